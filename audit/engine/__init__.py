@@ -1,0 +1,1 @@
+"""Plan, run and store: hands probes what they need and keeps what they find."""

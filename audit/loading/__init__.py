@@ -1,0 +1,1 @@
+"""Specs and files to a `Subject` and to `DataSplit`s."""

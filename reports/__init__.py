@@ -1,0 +1,1 @@
+"""Rendering of stored records. Never imports torch, the engine or a probe."""
