@@ -1,9 +1,10 @@
 """What a release must satisfy, and what became of it."""
 
+import re
 from datetime import date
 from typing import Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from audit.schema.base import Claim, Frozen, Outcome, Scalar
 from audit.schema.facts import Interval
@@ -50,14 +51,32 @@ class Waiver(_ByHand):
     approved_by: str = ""
     ticket: str = ""
 
+    @field_validator("model_sha256")
+    @classmethod
+    def _digest(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        digest = value.lower().removeprefix("sha256:")
+        if not re.fullmatch("[0-9a-f]{12,64}", digest):
+            raise ValueError(
+                f"Expected a sha256 or its first 12 or more hexadecimal digits, got {value!r}. "
+                "Copy it from the run record (subject, digest) or from sha256sum of the weights."
+            )
+        return digest
+
 
 class GateSettings(_ByHand):
     """How outcomes become an exit code."""
 
     fail_on: Literal["error", "warn"] = "error"
+    """The lowest rule level that decides the exit code; rules below it are judged and shown only."""
     on_inconclusive: Reaction = "fail"
+    """`fail`: exit 3. `warn`: exit 0 with a notice. `pass`: exit 0. The outcome stays INCONCLUSIVE in all three."""
     on_not_run: Reaction = "fail"
+    """The same for NOT-RUN, and for a policy of which no rule counts."""
     on_expired_waiver: Reaction = "fail"
+    """`fail`: an expired waiver no longer applies, with a notice. `warn`: it still does, with a notice. `pass`: it
+    still does. Wherever it still applies, `Verdict.waived` says that it has expired."""
 
 
 class StatSettings(_ByHand):
@@ -89,11 +108,14 @@ class Policy(_ByHand):
     def _consistent(self) -> Self:
         ids = [rule.id for rule in self.rules]
         doubled = sorted({rule_id for rule_id in ids if ids.count(rule_id) > 1})
-        if doubled:
-            raise ValueError(f"Expected rule ids used once, got {', '.join(doubled)} more than once. Rename one.")
         unknown = sorted({waiver.rule for waiver in self.waivers} - set(ids))
+        problems = []
+        if doubled:
+            problems.append(f"Expected rule ids used once, got {', '.join(doubled)} more than once. Rename one.")
         if unknown:
-            raise ValueError(f"Expected waivers for rules of this policy, got {', '.join(unknown)}. Correct the id.")
+            problems.append(f"Expected waivers for rules of this policy, got {', '.join(unknown)}. Correct the id.")
+        if problems:
+            raise ValueError(" ".join(problems))
         return self
 
 
@@ -103,6 +125,7 @@ class Verdict(Frozen):
     rule: str
     metric: str
     where: dict[str, Scalar] = {}
+    """The setting of the measurement used; what the rule asked for where there is none."""
     level: Literal["error", "warn"]
     outcome: Outcome
     reason: str
@@ -122,6 +145,9 @@ class Verdict(Frozen):
     measurement: str | None = None
     """Id of the measurement used (`measurement_id`)."""
     on_inconclusive: Reaction | None = None
+    """What the policy makes of INCONCLUSIVE here: the rule's own setting, else the gate's."""
+    blocking: bool = False
+    """Whether this verdict keeps the exit code from 0: it counts, is not waived, and the policy does not let it by."""
 
 
 class GateResult(Frozen):

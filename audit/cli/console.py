@@ -1,0 +1,61 @@
+"""What the commands say, and where: results on stdout, everything else on stderr."""
+
+import os
+import sys
+import traceback
+from dataclasses import dataclass
+
+import typer
+
+
+@dataclass
+class _State:
+    verbose: bool = False
+
+
+_STATE = _State(verbose=os.environ.get("AUDIT_VERBOSE", "") not in ("", "0"))
+
+
+def set_verbose(verbose: bool) -> None:
+    """Tracebacks are shown from now on, when true."""
+    _STATE.verbose = _STATE.verbose or verbose
+
+
+def say(text: str = "") -> None:
+    """A line on stderr."""
+    typer.echo(text, err=True)
+
+
+def show(text: str = "") -> None:
+    """A line of the result, on stdout."""
+    typer.echo(text)
+
+
+def error(problem: BaseException, *, internal: bool = False) -> None:
+    """The message of an error on stderr; its traceback only on request."""
+    if _STATE.verbose:
+        say("".join(traceback.format_exception(problem)).rstrip())
+    text = str(problem)
+    if internal:
+        text = f"internal error, {type(problem).__name__}: {text}. This is a defect of audit; -v shows where."
+    say(f"error: {text}")
+
+
+def width() -> int:
+    """Columns of the terminal, at most 110."""
+    try:
+        return min(110, os.get_terminal_size(sys.stdout.fileno()).columns)
+    except (OSError, ValueError):
+        return 100
+
+
+def columns(rows: list[tuple[str, ...]], heads: tuple[str, ...] = ()) -> str:
+    """Rows as aligned plain text."""
+    table = [heads, *rows] if heads else rows
+    if not table:
+        return ""
+    widths = [max(len(row[place]) for row in table) for place in range(len(table[0]))]
+    lines = ["  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=True)).rstrip() for row in table]
+    if heads:
+        lines.insert(1, "  ".join("-" * size for size in widths))
+    return "\n".join(lines)

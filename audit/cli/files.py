@@ -1,0 +1,104 @@
+"""The files of a run folder as the commands read and write them; needs no torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from audit.errors import UsageError
+from audit.schema import SCHEMA_VERSION, Cost, GateResult, Policy, Report, RunRecord, dump_json
+
+RESULTS, COSTS, AUDIT, HTML = "results.json", "costs.json", "audit.json", "report.html"
+
+
+def read_report(run_dir: Path) -> Report:
+    """Facts, costs and the last judgement of a run folder.
+
+    Raises:
+        UsageError: when there is no finished run, or its record is damaged or of another major version.
+    """
+    results = run_dir / RESULTS
+    if not results.is_file():
+        raise UsageError(
+            f"Expected a run folder with {RESULTS}, got {run_dir}. "
+            + ("Run the same `audit run` command again: it resumes." if (run_dir / "plan.json").exists() else "")
+            + ("" if run_dir.is_dir() else "There is no such folder.")
+        )
+    record = _parse(results)
+    costs = _read_costs(run_dir / COSTS)
+    judged = _previous(run_dir / AUDIT)
+    return Report(
+        record=record,
+        policy=judged.policy if judged else None,
+        gate=judged.gate if judged else None,
+        costs={name: Cost.model_validate(found) for name, found in costs.get("costs", {}).items()},
+        started=costs.get("started"),
+        finished=costs.get("finished"),
+    )
+
+
+def write_report(report: Report, run_dir: Path, formats: tuple[str, ...] = ("json", "html")) -> list[Path]:
+    """Writes the asked formats beside the facts and returns their paths."""
+    written = []
+    if "json" in formats:
+        written.append(_write(run_dir / AUDIT, dump_json(report.model_dump(mode="json"))))
+    if "html" in formats:
+        from reports.html import render_html
+
+        written.append(_write(run_dir / HTML, render_html(report, run_dir)))
+    return written
+
+
+def judged(report: Report, policy: Policy, gate: GateResult) -> Report:
+    """The report under another judgement."""
+    return report.model_copy(update={"policy": policy, "gate": gate})
+
+
+def _parse(path: Path) -> RunRecord:
+    content = path.read_bytes()
+    try:
+        value = json.loads(content)
+        version = str(value["schema_version"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise UsageError(f"Expected a run record in {path}, got damaged JSON. Run the audit again.") from error
+    if version.split(".", maxsplit=1)[0] != SCHEMA_VERSION.split(".")[0]:
+        raise UsageError(
+            f"Expected a run record of version {SCHEMA_VERSION} in {path}, got {version}. "
+            "Use the version of trust-audit that wrote it."
+        )
+    try:
+        return RunRecord.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise UsageError(f"Expected a valid run record in {path}, got {place}: {first['msg']}.") from error
+
+
+def _read_costs(path: Path) -> dict[str, object]:
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _previous(path: Path) -> Report | None:
+    try:
+        return Report.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def _write(path: Path, text: str) -> Path:
+    from audit.errors import StoreError
+
+    temporary = path.with_name(f".tmp-{path.name}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StoreError(f"Expected to be able to write {path}, got: {error.strerror}. Free some room.") from error
+    return path

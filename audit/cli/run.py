@@ -1,0 +1,221 @@
+"""`audit run`: measure, store, and judge where a policy is given."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from audit.cli import console, options
+from audit.cli.verdict import conclude, read_policy
+from audit.errors import UsageError
+
+if TYPE_CHECKING:
+    from audit.engine.plan import Plan
+    from audit.engine.prepare import Inputs, Prepared
+    from audit.schema import RunRecord
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What `audit run` was asked, beyond model and data."""
+
+    probes: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    budget: str | None = None
+    policy: Path | None = None
+    out: Path | None = None
+    dry_run: bool = False
+    fresh: bool = False
+
+
+def run(
+    model: options.Model,
+    weights: options.Weights = None,
+    weights_key: options.WeightsKey = None,
+    strip_prefix: options.StripPrefix = None,
+    preprocess: options.Preprocess = "auto",
+    data: options.DataSpecs = None,
+    probe: Annotated[
+        list[str] | None, typer.Option("--probe", metavar="ID", help="Probe to run; may be repeated. All by default.")
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PROBE.KEY=VALUE", help="A probe's setting; see `audit probes explain ID`."),
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option("--samples", metavar="N", min=1, help="At most N samples, a seeded random choice.")
+    ] = None,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    threads: Annotated[
+        int | None, typer.Option("--threads", metavar="N", min=1, help="CPU threads; by default the cores there are.")
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option("--budget", metavar="TIME", help="Such as 10m: samples are cut to fit, never strength."),
+    ] = None,
+    policy: options.PolicyFile = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Run folder; audit-runs/... by default.")
+    ] = None,
+    allow_code: options.AllowCode = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what the run folder holds.")] = False,
+) -> None:
+    """Measure a checkpoint and write a run folder with its report.
+
+    The same command resumes an interrupted run. With --policy the facts are also judged and the exit code says how.
+    """
+    from audit.engine.prepare import Inputs
+    from audit.loading.models import ModelRequest
+
+    if not data:
+        raise UsageError("Expected at least one --data SPEC, got none. Give labelled images, such as imagefolder:DIR.")
+    request = ModelRequest(model, weights, weights_key, strip_prefix, preprocess, allow_code)
+    inputs = Inputs(request, tuple(data), samples, seed, device, threads)
+    wanted = RunOptions(tuple(probe or ()), tuple(setting or ()), budget, policy, out, dry_run, fresh)
+    raise typer.Exit(execute(inputs, wanted, sys.argv[1:]))
+
+
+def execute(inputs: Inputs, wanted: RunOptions, argv: Sequence[str]) -> int:
+    """Carries out a run and returns the exit code."""
+    from audit.catalog import all_probes, choose
+    from audit.engine.budget import parse_duration
+    from audit.engine.plan import make_plan, measure_speed
+    from audit.engine.prepare import prepare
+    from audit.engine.settings import parse_settings
+
+    probes = choose(wanted.probes)
+    configs = parse_settings(wanted.settings, all_probes())
+    policy = read_policy(wanted.policy)
+    seconds = parse_duration(wanted.budget) if wanted.budget else None
+    prepared = prepare(inputs, note=lambda text: console.say(f"note: {text}"))
+    for check in prepared.info.checks:
+        if check.severity == "warning":
+            console.say(f"warning: {check.text}")
+    speed = measure_speed(prepared.subject, prepared.data)
+    plan = make_plan(probes, configs, prepared.subject, prepared.data, speed)
+    (console.show if wanted.dry_run else console.say)(plan_text(plan, prepared))
+    if wanted.dry_run:
+        return 0
+    out = wanted.out or _default_folder(prepared, plan, inputs.seed)
+    record = measure(plan, prepared, inputs, wanted, argv, out, seconds)
+    return 130 if record is None else conclude(out, policy)
+
+
+def measure(
+    plan: Plan,
+    prepared: Prepared,
+    inputs: Inputs,
+    wanted: RunOptions,
+    argv: Sequence[str],
+    out: Path,
+    seconds: float | None,
+) -> RunRecord | None:
+    """Runs the plan into the folder; None when the user stopped it, after saying how to resume."""
+    from audit.catalog import all_probes
+    from audit.cli.progress import make_reporter
+    from audit.engine import record
+    from audit.engine.budget import Budget
+    from audit.engine.run import run_plan
+    from audit.engine.session import Interrupted, Session
+    from audit.engine.store import open_store, utc_now
+
+    with open_store(out, fresh=wanted.fresh) as store, _interruptible() as stop:
+        record.begin(store, plan, prepared, argv)
+        started, budget = utc_now(), Budget.of(seconds)
+        session = Session(prepared.subject, prepared.data, store, inputs.seed, budget, make_reporter(), stop)
+        try:
+            results, costs = run_plan(plan, session)
+        except Interrupted:
+            again = shlex.join(word for word in argv if word != "--fresh")
+            console.say(f"Stopped; what was measured is kept in {out}. Resume with:\n  audit {again}")
+            return None
+        facts = record.make_record(
+            prepared,
+            cards=[probe.card for probe in all_probes().values()],
+            results=results,
+            seed=inputs.seed,
+            arguments=_arguments(inputs, wanted),
+            argv=record.reproducible(argv),
+        )
+        record.finish(store, facts, costs, started)
+    return facts
+
+
+def plan_text(plan: Plan, prepared: Prepared) -> str:
+    """The plan in words: what is audited, and per probe what runs at what cost."""
+    from audit.cli.progress import duration
+
+    info = prepared.info
+    lines = [f"{info.name}: {info.num_classes} classes, input {'x'.join(map(str, info.input_shape))}, {info.output}"]
+    lines += [f"{found.role} data: {found.n_used} of {found.n} images ({found.spec})" for found in prepared.data_infos]
+    rows = [
+        (step.probe.id, f"about {duration(step.seconds)}" if step.skip is None else f"skipped: {step.skip.text}")
+        for step in plan.steps
+    ]
+    if plan.prediction_seconds:
+        rows.insert(0, ("predictions", f"about {duration(plan.prediction_seconds)}, shared by all probes"))
+    return "\n".join([*lines, console.columns(rows), f"in all about {duration(plan.seconds)}"])
+
+
+def _arguments(inputs: Inputs, wanted: RunOptions) -> dict[str, object]:
+    """The effective settings, with file names but without folders."""
+    model = inputs.model
+    return {
+        "model": model.spec,
+        "weights": model.weights.name if model.weights else None,
+        "weights_key": model.weights_key,
+        "strip_prefix": model.strip_prefix,
+        "preprocess": model.preprocess,
+        "data": list(inputs.data),
+        "probes": list(wanted.probes),
+        "settings": list(wanted.settings),
+        "samples": inputs.samples,
+        "seed": inputs.seed,
+        "device": inputs.device,
+        "budget": wanted.budget,
+        "allow_code": model.allow_code,
+    }
+
+
+def _default_folder(prepared: Prepared, plan: Plan, seed: int) -> Path:
+    """The same for the same command, so that running it again resumes."""
+    from audit.engine.keys import digest_of
+
+    parts = [
+        prepared.info.digest,
+        [(found.role, found.digest, found.n_used) for found in prepared.data_infos],
+        [step.planned().model_dump(mode="json") for step in plan.steps],
+        seed,
+    ]
+    name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in prepared.info.name)
+    return Path("audit-runs") / f"{name[:60]}-{digest_of(parts)[:8]}"
+
+
+@contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C (or SIGTERM) sets; the second one stops at once."""
+    stop = threading.Event()
+
+    def ask(number: int, frame: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        console.say("\nStopping after the unit in progress; once more stops at once.")
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

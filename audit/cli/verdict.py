@@ -1,0 +1,97 @@
+"""Judging stored facts and saying the verdict; needs no torch."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from audit.cli import console
+
+if TYPE_CHECKING:
+    from audit.schema import GateResult, Measurement, Policy, Report
+
+SYMBOLS = {"PASS": "✓", "FAIL": "✗", "INCONCLUSIVE": "?", "NOT-RUN": "–", "ERROR": "!"}  # noqa: RUF001
+SHOWN_PER_PROBE = 6
+
+
+def read_policy(path: Path | None) -> tuple[Policy, str] | None:
+    """The policy and its digest, refused at once when it names a metric that no probe states."""
+    if path is None:
+        return None
+    from audit.catalog import all_probes
+    from audit.gate import check_policy, load_policy
+
+    policy, digest = load_policy(path)
+    check_policy(policy, [probe.card for probe in all_probes().values()])
+    return policy, digest
+
+
+def conclude(run_dir: Path, policy: tuple[Policy, str] | None, formats: tuple[str, ...] = ("json", "html")) -> int:
+    """Judges what a run folder holds, writes the report and says the verdict on the last line.
+
+    Args:
+        run_dir: a folder with `results.json`.
+        policy: what to judge by, with its digest; None leaves the facts unjudged.
+        formats: `json`, `html`.
+
+    Returns:
+        the exit code.
+    """
+    from audit.cli.files import judged, read_report, write_report
+    from audit.gate import judge
+
+    report = read_report(run_dir)
+    report = report.model_copy(update={"policy": None, "gate": None})
+    gate = None
+    if policy is not None:
+        gate = judge(*policy, report.record, datetime.now(UTC).date())
+        report = judged(report, policy[0], gate)
+    written = write_report(report, run_dir, formats)
+    console.show(summary(report))
+    console.show(f"report: {written[-1]}")
+    failed = [result.probe for result in report.record.results if result.status.value == "failed"]
+    if gate is None:
+        verdict = f"ERROR: {', '.join(failed)} failed; see above." if failed else "NOT JUDGED: no policy was given."
+        console.show(f"{verdict} Report: {written[-1]}")
+        return 2 if failed else 0
+    console.show(f"{gate.sentence} Report: {written[-1]}")
+    return gate.exit_code
+
+
+def summary(report: Report) -> str:
+    """The facts, and the verdicts where there are some, as plain text."""
+    lines: list[str] = []
+    for result in report.record.results:
+        if result.reason is not None:
+            lines.append(f"{result.probe}: {result.status.value.upper()} - {result.reason.text}")
+        lines += [f"  {_fact(found)}" for found in result.measurements[:SHOWN_PER_PROBE]]
+        hidden = len(result.measurements) - SHOWN_PER_PROBE
+        lines += [f"  ... and {hidden} more {result.probe} numbers in the report"] if hidden > 0 else []
+        lines += [f"  note: {found.text}" for found in result.diagnostics if found.severity == "warning"]
+    if report.gate is not None:
+        lines += ["", *_verdicts(report.gate)]
+    return "\n".join(lines)
+
+
+def _fact(found: Measurement) -> str:
+    from audit.schema import where_text
+
+    sign = {"upper_bound": "<= ", "lower_bound": ">= "}.get(found.claim.value, "")
+    setting = f" [{where_text(found.where)}]" if found.where else ""
+    interval = (
+        f", {found.interval.level:.0%} interval {found.interval.low:.4g} to {found.interval.high:.4g}"
+        if found.interval
+        else ""
+    )
+    return f"{found.metric}{setting}: {sign}{found.value:.4g} (n={found.n}{interval})"
+
+
+def _verdicts(gate: GateResult) -> list[str]:
+    lines = []
+    for verdict in gate.verdicts:
+        word = f"{SYMBOLS[verdict.outcome.value]} {verdict.outcome.value:<12}"
+        level = "" if verdict.level == "error" else " [warn]"
+        waived = f" (waived: {verdict.waived})" if verdict.waived else ""
+        lines.append(f"{word} {verdict.rule}{level}: {verdict.reason}{waived}")
+    return [*lines, *(f"notice: {notice}" for notice in gate.notices)]

@@ -1,0 +1,56 @@
+"""Time: what is left, and how it is shared out. Samples are cut when it ends, never strength."""
+
+import math
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from audit.errors import UsageError
+
+RESERVE = 0.1
+"""Share kept back for judging and reporting."""
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "": 1}
+
+
+def parse_duration(text: str) -> float:
+    """`90`, `90s`, `10m`, `1.5h` in seconds.
+
+    Raises:
+        UsageError: for anything else, and for zero.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh]?)\s*", text)
+    seconds = float(match[1]) * _UNITS[match[2]] if match else 0.0
+    if seconds <= 0:
+        raise UsageError(f"Expected a duration such as 90s, 10m or 1.5h, got {text!r}. Give --budget a positive one.")
+    return seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """A point in time after which nothing new is begun.
+
+    Attributes:
+        deadline: on the clock below; `inf` without a budget.
+        clock: seconds, monotonic.
+    """
+
+    deadline: float = math.inf
+    clock: Callable[[], float] = time.monotonic
+
+    @classmethod
+    def of(cls, seconds: float | None, clock: Callable[[], float] = time.monotonic) -> "Budget":
+        """A budget of so many seconds from now, less the reserve; unlimited for None."""
+        return cls() if seconds is None else cls(clock() + seconds * (1 - RESERVE), clock)
+
+    def left(self) -> float:
+        """Seconds left, never negative."""
+        return max(0.0, self.deadline - self.clock())
+
+    def share(self, estimate: float, others: float) -> "Budget":
+        """The part of what is left that falls to work of this estimated length beside others still to come."""
+        if math.isinf(self.deadline):
+            return self
+        part = estimate / (estimate + others) if estimate + others > 0 else 1.0
+        return Budget(self.clock() + self.left() * part, self.clock)

@@ -1,0 +1,160 @@
+"""From what was asked to what can be measured: the subject and the data, loaded, fitted and checked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from audit.api import DataSplit, Role, Subject
+from audit.errors import PrerequisiteError, UsageError
+from audit.loading.checks import check_subject, subject_with_access
+from audit.loading.datasets import Dataset, check_labels, fit, open_dataset, parse_data_argument
+from audit.loading.models import LoadedSubject, ModelRequest, load_subject
+from audit.loading.selftest import preprocessing_selftest
+from audit.schema import DataInfo, Diagnostic, SubjectInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a run is asked to work on.
+
+    Attributes:
+        data: each `[ROLE=]SPEC`.
+        samples: at most so many of each split, a seeded random choice; None for all.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+    """
+
+    model: ModelRequest
+    data: tuple[str, ...] = ()
+    samples: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    threads: int | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """Everything loaded and checked."""
+
+    loaded: LoadedSubject
+    subject: Subject
+    info: SubjectInfo
+    data: dict[Role, DataSplit]
+    data_infos: tuple[DataInfo, ...]
+
+
+def prepare(inputs: Inputs, note: Callable[[str], None]) -> Prepared:
+    """Loads the model and the data, fits the one to the other, and checks both.
+
+    Args:
+        inputs: what was asked.
+        note: receives a line for every guess that was taken.
+
+    Raises:
+        AuditError: for whatever cannot be audited as asked.
+    """
+    device = choose_device(inputs.device)
+    torch.set_num_threads(inputs.threads or available_threads())
+    datasets = open_all(inputs.data)
+    for dataset in datasets.values():
+        for remark in dataset.notes:
+            note(remark)
+    main = datasets.get("eval") or next(iter(datasets.values()), None)
+    loaded = load_subject(
+        inputs.model,
+        native_shape=main.native_shape if main else None,
+        device=device,
+        class_names=main.class_names if main else (),
+    )
+    for remark in loaded.notes:
+        note(remark)
+    for dataset in datasets.values():
+        check_labels(dataset, loaded.subject.num_classes)
+    geometry = loaded.preprocessing.geometry
+    data = {
+        role: fit(dataset, role, geometry, seed=inputs.seed, samples=inputs.samples)
+        for role, dataset in datasets.items()
+    }
+    checks = _checks(loaded, datasets, data, inputs.seed)
+    info = loaded.info.model_copy(update={"checks": (*loaded.info.checks, *checks)})
+    subject = subject_with_access(loaded.subject, checks)
+    info = info.model_copy(update={"access": tuple(sorted(subject.access))})
+    return Prepared(loaded, subject, info, data, tuple(_data_info(datasets[role], data[role]) for role in data))
+
+
+def open_all(arguments: Sequence[str]) -> dict[Role, Dataset]:
+    """Data sets by role.
+
+    Raises:
+        UsageError: when a role is given twice.
+    """
+    datasets: dict[Role, Dataset] = {}
+    for argument in arguments:
+        role, spec = parse_data_argument(argument)
+        if role in datasets:
+            raise UsageError(f"Expected one --data for the role {role!r}, got two. Drop one, or name another role.")
+        datasets[role] = open_dataset(spec)
+    return datasets
+
+
+def choose_device(name: str) -> torch.device:
+    """The device by name; `auto` takes a GPU where there is one.
+
+    Raises:
+        UsageError: for a name that torch does not know.
+        PrerequisiteError: for a GPU that is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"Expected --device auto, cpu or cuda:0, got {name!r}. Choose one.") from error
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"Expected --device auto, cpu or cuda:0, got {name!r}. Choose one.")
+    count = torch.cuda.device_count() if device.type == "cuda" else 0
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise PrerequisiteError(f"Expected {name} to be there, got {count} CUDA devices. Use --device auto or cpu.")
+    return device
+
+
+def available_threads() -> int:
+    """Cores that this process may use; more threads than that make torch many times slower."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _checks(
+    loaded: LoadedSubject, datasets: dict[Role, Dataset], data: dict[Role, DataSplit], seed: int
+) -> list[Diagnostic]:
+    if "eval" not in data:
+        return []
+    dataset, split = datasets["eval"], data["eval"]
+    found = list(check_subject(loaded.subject, split))
+    channels = loaded.preprocessing.geometry.channels
+    if dataset.native_shape is not None and dataset.native_shape[0] != channels:
+        kinds = {1: "grey", 3: "RGB"}
+        text = (
+            f"The images are {kinds[dataset.native_shape[0]]}, the model takes {kinds[channels]}: they are converted."
+        )
+        found.append(Diagnostic(code="channels_converted", text=text))
+
+    def refit(geometry: object) -> DataSplit:
+        return fit(dataset, "eval", geometry, seed=seed, samples=512)  # type: ignore[arg-type]
+
+    return [*found, *preprocessing_selftest(loaded, dataset.native_shape, refit)]
+
+
+def _data_info(dataset: Dataset, split: DataSplit) -> DataInfo:
+    used = split.labels[split.order]
+    names = dataset.class_names
+    counts = {
+        (names[label] if label < len(names) else str(label)): int((used == label).sum())
+        for label in sorted({int(label) for label in used})
+    }
+    return DataInfo(
+        role=split.role, spec=dataset.spec, digest=split.digest, n=len(split.labels), n_used=len(split),
+        class_counts=counts,
+    )  # fmt: skip

@@ -1,0 +1,109 @@
+"""What a run writes besides its units: the plan before it, the record and the costs after it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from audit import __version__
+from audit.engine.keys import numerics, package_versions
+from audit.engine.plan import Plan
+from audit.engine.prepare import Prepared
+from audit.engine.store import RunStore, utc_now
+from audit.errors import StoreError
+from audit.schema import (
+    Cost,
+    Environment,
+    ProbeCard,
+    ProbeResult,
+    RunRecord,
+)
+
+
+def environment(device: torch.device) -> Environment:
+    """Where and with what this process computes; no user and no host name."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else (platform.machine() or "cpu")
+    return Environment(
+        tool_version=__version__,
+        python=platform.python_version(),
+        platform=f"{platform.system()} {platform.machine()}",
+        device=f"{device.type} ({name})",
+        threads=torch.get_num_threads(),
+        packages=package_versions(),
+        numerics=dict(numerics(device)),
+    )
+
+
+def make_record(
+    prepared: Prepared,
+    *,
+    cards: Sequence[ProbeCard],
+    results: Sequence[ProbeResult],
+    seed: int,
+    arguments: dict[str, object],
+    argv: Sequence[str],
+) -> RunRecord:
+    """The facts of a run in one record."""
+    return RunRecord(
+        subject=prepared.info,
+        data=prepared.data_infos,
+        seed=seed,
+        arguments=arguments,
+        argv=tuple(argv),
+        environment=environment(prepared.subject.device),
+        trust_exceptions=prepared.loaded.trust_exceptions,
+        cards=tuple(cards),
+        results=tuple(results),
+    )
+
+
+def begin(store: RunStore, plan: Plan, prepared: Prepared, argv: Sequence[str]) -> None:
+    """Writes what will be done before anything is done.
+
+    Raises:
+        StoreError: when the folder holds a run of another model or of other data.
+    """
+    inputs = {
+        "subject": prepared.info.digest,
+        "data": {found.role: found.digest for found in prepared.data_infos},
+    }
+    earlier = store.read_json("inputs.json")
+    if earlier is not None and earlier != inputs:
+        changed = "another model" if earlier.get("subject") != inputs["subject"] else "other data"
+        raise StoreError(
+            f"Expected {store.root} to hold a run of this model and data, got one of {changed}. "
+            "Choose another --out, or --fresh to forget it."
+        )
+    store.write_json("inputs.json", inputs)
+    store.write_json("environment.json", environment(prepared.subject.device).model_dump(mode="json"))
+    store.write_json("plan.json", [step.planned().model_dump(mode="json") for step in plan.steps])
+    store.event("run_started", argv=list(argv))
+
+
+def finish(store: RunStore, record: RunRecord, costs: Mapping[str, Cost], started: str) -> None:
+    """Writes the facts, and apart from them what they cost; of two passes over the same work the longer counts."""
+    before = store.read_json("costs.json") or {}
+    spent = {name: cost.model_dump(mode="json") for name, cost in costs.items()}
+    for name, cost in (before.get("costs") or {}).items():
+        if name in spent and cost["seconds"] > spent[name]["seconds"]:
+            spent[name] = cost
+    store.write_json("results.json", record.model_dump(mode="json"))
+    times = {"started": before.get("started") or started, "finished": utc_now(), "costs": spent}
+    store.write_json("costs.json", times)
+    store.event("run_ended")
+
+
+def reproducible(argv: Sequence[str]) -> tuple[str, ...]:
+    """The command without what does not change the facts: the output folder, `--fresh`, `--policy`."""
+    kept: list[str] = []
+    skip = False
+    for word in argv:
+        if skip:
+            skip = False
+        elif word in ("--out", "--policy"):
+            skip = True
+        elif word not in ("--fresh", "-v", "--verbose") and not word.startswith(("--out=", "--policy=")):
+            kept.append(word)
+    return tuple(kept)

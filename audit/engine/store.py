@@ -1,0 +1,216 @@
+"""The run folder: append-only, crash-safe, owned by one process at a time.
+
+Everything is written to a temporary name, synced and renamed, so that a file is there whole or not at all. A unit's
+JSON is written after its arrays and names their digest: it is the commit mark. Killing the process at any moment loses
+only the units in flight. (Guarded by tests/audit/engine/test_kill.py.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from audit.api import Tally
+from audit.errors import StoreError
+from audit.schema import Diagnostic, dump_json
+
+OWN_FILES = (
+    "plan.json",
+    "environment.json",
+    "inputs.json",
+    "events.jsonl",
+    "results.json",
+    "costs.json",
+    "audit.json",
+    "report.html",
+)
+LOCK = ".lock"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredUnit:
+    """A finished unit: what it found and what it noticed."""
+
+    tally: Tally
+    diagnostics: Sequence[Diagnostic]
+
+
+class RunStore:
+    """Reads and writes one run folder.
+
+    Attributes:
+        root: the folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    # -------------------------------------------------------------------------------------------- files
+
+    def write_bytes(self, name: str, content: bytes) -> Path:
+        """Writes a file whole or not at all; `name` is relative to the run folder.
+
+        Raises:
+            StoreError: when the disk is full or the folder cannot be written.
+        """
+        target = self.root / name
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _write_atomically(target, content)
+        except OSError as error:
+            raise _explained(error, target) from error
+        return target
+
+    def write_json(self, name: str, value: Any) -> Path:
+        """Writes JSON with sorted keys; see `write_bytes`."""
+        return self.write_bytes(name, dump_json(value).encode())
+
+    def read_json(self, name: str) -> Any:
+        """The content of a JSON file, or None when it is absent or damaged."""
+        try:
+            return json.loads((self.root / name).read_bytes())
+        except (OSError, ValueError):
+            return None
+
+    def event(self, kind: str, **fields: Any) -> None:
+        """Appends a line to `events.jsonl`: the only place in the folder that holds times of day."""
+        line = json.dumps({"time": utc_now(), "event": kind, **fields}, sort_keys=True, default=str) + "\n"
+        try:
+            with (self.root / "events.jsonl").open("a", encoding="utf-8") as stream:
+                stream.write(line)
+        except OSError as error:
+            raise _explained(error, self.root / "events.jsonl") from error
+
+    # -------------------------------------------------------------------------------------------- units
+
+    def load_unit(self, probe: str, key: str) -> StoredUnit | None:
+        """A finished unit, or None when it is absent or any byte of it is damaged."""
+        values = self.read_json(f"probes/{probe}/units/{key}.json")
+        if not isinstance(values, dict) or values.get("key") != key:
+            return None
+        arrays: dict[str, np.ndarray[Any, Any]] = {}
+        if values["arrays_sha256"] is not None:
+            path = self.root / f"probes/{probe}/units/{key}.safetensors"
+            try:
+                if hashlib.sha256(path.read_bytes()).hexdigest() != values["arrays_sha256"]:
+                    return None
+                arrays = load_file(path)
+            except (OSError, SafetensorError):
+                return None
+        diagnostics = [Diagnostic.model_validate(found) for found in values["diagnostics"]]
+        return StoredUnit(Tally(values=values["values"], arrays=arrays), diagnostics)
+
+    def save_unit(self, probe: str, key: str, name: str, tally: Tally, diagnostics: Sequence[Diagnostic] = ()) -> None:
+        """Stores a finished unit; arrays first, then the JSON that makes it count."""
+        digest = None
+        if tally.arrays:
+            content = save({name: np.ascontiguousarray(array) for name, array in tally.arrays.items()})
+            digest = hashlib.sha256(content).hexdigest()
+            self.write_bytes(f"probes/{probe}/units/{key}.safetensors", content)
+        record = {
+            "key": key,
+            "name": name,
+            "values": dict(tally.values),
+            "arrays_sha256": digest,
+            "diagnostics": [diagnostic.model_dump(mode="json") for diagnostic in diagnostics],
+        }
+        self.write_json(f"probes/{probe}/units/{key}.json", record)
+
+    def clear(self) -> None:
+        """Removes what earlier runs left; touches nothing that the tool did not write."""
+        shutil.rmtree(self.root / "probes", ignore_errors=True)
+        for name in OWN_FILES:
+            (self.root / name).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def open_store(root: Path, *, fresh: bool = False) -> Iterator[RunStore]:
+    """The run folder, made where absent and locked for this process until the block ends.
+
+    Args:
+        root: the folder; empty, absent, or one that an earlier run made.
+        fresh: forget what earlier runs left in it.
+
+    Raises:
+        StoreError: when it is in use by another process, holds other things, or cannot be written.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        foreign = any(root.iterdir()) and not (root / LOCK).exists() and not (root / "plan.json").exists()
+        if foreign:
+            raise StoreError(
+                f"Expected {root} to be empty or a run folder, got a folder with other files. Choose another --out."
+            )
+        lock = (root / LOCK).open("a+", encoding="utf-8")
+    except OSError as error:
+        raise _explained(error, root) from error
+    with lock:
+        _take(lock, root)
+        store = RunStore(root)
+        if fresh:
+            store.clear()
+        for leftover in root.rglob(".tmp-*"):  # of a killed process: the lock is ours, so nobody is writing them
+            leftover.unlink(missing_ok=True)
+        yield store
+
+
+def utc_now() -> str:
+    """The time in UTC, RFC 3339 with seconds."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _take(lock: IO[str], root: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.seek(0)
+        owner = lock.read().strip() or "another process"
+        raise StoreError(
+            f"Expected a free run folder, got {root} in use by {owner}. Wait for it, or choose another --out."
+        ) from error
+    lock.truncate(0)
+    lock.write(f"process {os.getpid()} since {utc_now()}\n")
+    lock.flush()
+
+
+def _write_atomically(target: Path, content: bytes) -> None:
+    descriptor, temporary = tempfile.mkstemp(prefix=".tmp-", dir=target.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _explained(error: OSError, path: Path) -> StoreError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StoreError(
+            f"Expected room on the disk for {path}, got none left. Free some and run the same command again: "
+            "what was measured is kept."
+        )
+    return StoreError(f"Expected to be able to write {path}, got: {error.strerror or error}. Choose another --out.")

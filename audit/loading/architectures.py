@@ -1,0 +1,116 @@
+"""Model specs to networks: `timm:`, `torchvision:` and `py:`; never downloads anything."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from torch import nn
+
+from audit.errors import SubjectError, UnsafeArtefactError, UsageError
+from audit.loading.model_spec import Architecture, ModelSpec
+from audit.loading.preprocess_option import Steps
+from audit.loading.user_code import run_factory
+
+
+def build(spec: ModelSpec, *, allow_code: bool) -> Architecture:
+    """Builds the network; its weights are whatever its builder initialises.
+
+    Raises:
+        UsageError: for names or arguments that the builder does not know.
+        UnsafeArtefactError: for `py:` without `allow_code`.
+        SubjectError: when the builder or the user's code fails.
+    """
+    if spec.scheme == "py" and not allow_code:
+        raise UnsafeArtefactError(
+            f"Expected --allow-code with {spec.text}, got none: py: runs the code of that file on this machine. "
+            "Read the file, and where you trust it add --allow-code; the report will say so."
+        )
+    builders: Mapping[str, Callable[[ModelSpec], Architecture]] = {
+        "timm": _build_timm, "torchvision": _build_torchvision, "py": run_factory,
+    }  # fmt: skip
+    return builders[spec.scheme](spec)
+
+
+def _unknown(name: str, family: str, known: Iterable[str]) -> UsageError:
+    near = difflib.get_close_matches(name, list(known), n=5)
+    return UsageError(
+        f"Expected the name of a {family} classifier, got {name!r}. "
+        + (f"Close names: {', '.join(near)}." if near else f"List them in Python: {family}.list_models().")
+    )
+
+
+def _build_timm(spec: ModelSpec) -> Architecture:
+    import timm  # noqa: PLC0415 - takes seconds
+    from timm.data import resolve_model_data_config  # noqa: PLC0415
+
+    base = spec.target.partition(".")[0]
+    if not timm.is_model(base):
+        raise _unknown(base, "timm", timm.list_models())
+    network = _called(lambda: timm.create_model(spec.target, pretrained=False, **spec.arguments), spec)
+    config = resolve_model_data_config(network)
+    size = _sides(spec.arguments.get("img_size")) or tuple(config["input_size"][1:])
+    steps = _timm_steps(config, size, spec)
+    return Architecture(network, spec.target, steps)
+
+
+def _timm_steps(config: Mapping[str, Any], size: tuple[int, int], spec: ModelSpec) -> Steps:
+    if config["crop_mode"] not in ("center", "squash"):
+        raise SubjectError(
+            f"Expected a timm model with crop_mode center or squash, got {config['crop_mode']} for {spec.target}. "
+            "State the preprocessing with --preprocess mean=.../std=.../size=HxW."
+        )
+    scaled = tuple(int(side / config["crop_pct"]) for side in size)
+    exact = config["crop_mode"] == "squash" or scaled[0] != scaled[1]
+    return Steps(
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        resize=(scaled[0], scaled[1]) if exact else scaled[0],
+        crop=size,
+        interpolation=config["interpolation"],
+        origin=f"timm's configuration of {spec.target}",
+    )
+
+
+def _sides(value: Any) -> tuple[int, int] | None:
+    if isinstance(value, int):
+        return value, value
+    return (int(value[0]), int(value[1])) if isinstance(value, tuple) and len(value) == 2 else None
+
+
+def _build_torchvision(spec: ModelSpec) -> Architecture:
+    import torchvision  # noqa: PLC0415 - takes seconds
+
+    known = torchvision.models.list_models(module=torchvision.models)
+    if spec.target not in known:
+        raise _unknown(spec.target, "torchvision", known)
+    network = _called(lambda: torchvision.models.get_model(spec.target, weights=None, **spec.arguments), spec)
+    default = next(iter(torchvision.models.get_model_weights(spec.target))).__class__.DEFAULT
+    preset = default.transforms()
+    size = _sides(spec.arguments.get("image_size")) or (preset.crop_size[0], preset.crop_size[0])
+    stated = "image_size" in spec.arguments
+    steps = Steps(
+        mean=tuple(preset.mean),
+        std=tuple(preset.std),
+        resize=size if stated else preset.resize_size[0],
+        crop=size,
+        interpolation=preset.interpolation.value,
+        origin=f"torchvision's {default}",
+    )
+    categories = tuple(default.meta.get("categories", ()))
+    return Architecture(network, spec.target, steps, categories if "num_classes" not in spec.arguments else ())
+
+
+def _called(make: Callable[[], Any], spec: ModelSpec) -> nn.Module:
+    """Runs a library's builder; what it says becomes an error of ours."""
+    try:
+        network = make()
+    except TypeError as error:
+        raise UsageError(f"Expected arguments that {spec.target} knows, got: {error}. Correct {spec.text!r}.") from None
+    except Exception as error:
+        raise SubjectError(
+            f"Expected {spec.text} to be built, got {type(error).__name__}: {error}. Correct it."
+        ) from None
+    assert isinstance(network, nn.Module)
+    return network

@@ -1,0 +1,114 @@
+"""`csv:FILE[#path_column,label_column]`: a table of image files and their labels."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from audit.api import IntArray
+from audit.errors import DataError, UsageError
+from audit.loading.formats.encoded import EncodedImages, Files, inspect
+from audit.loading.formats.labels import checked_labels
+from audit.loading.sources import Dataset, Problems, assemble, counted, existing, listed
+
+DEFAULT_COLUMNS = "path,label"
+
+
+def recognises(path: Path) -> bool:
+    """Whether this is named like a table."""
+    return path.suffix.lower() == ".csv"
+
+
+def open_csv(location: str) -> Dataset:
+    """The images that a table names, in its order; paths are relative to the table's folder.
+
+    Labels are integers, or names that become integers in sorted order (then noted).
+
+    Raises:
+        UsageError: when the columns are not named as `#path_column,label_column`.
+        DataError: when columns or files are missing, or labels or images are broken.
+    """
+    file, _, wanted = location.rpartition("#") if "#" in location else (location, "", "")
+    columns = (wanted or DEFAULT_COLUMNS).split(",")
+    if len(columns) != 2:
+        raise UsageError(f"Expected csv:FILE#path_column,label_column, got {wanted!r} after '#'. Name two columns.")
+    table = existing(file, "a table")
+    texts, names = _read(table, columns)
+    problems = Problems()
+    blobs = _files(table, texts, problems)
+    labels, class_names = _labels(names, f"column {columns[1]!r} of {table.name}", problems)
+    inspection = inspect(blobs, problems)
+    problems.check()
+    numbering = listed([f"{name}={label}" for label, name in enumerate(class_names)])
+    return assemble(
+        EncodedImages(blobs),
+        labels,
+        inspection.ids,
+        class_names=class_names,
+        native_shape=inspection.native_shape,
+        notes=([f"Label names were numbered in sorted order: {numbering}."] if numbering else []) + [*inspection.notes],
+    )
+
+
+def _files(table: Path, texts: Sequence[str], problems: Problems) -> Files:
+    """The files that the table names; those that are not there are noted."""
+    paths = [table.parent / text for text in texts]
+    missing = [text for text, path in zip(texts, paths, strict=True) if not path.is_file()]
+    if missing:
+        problems.add(
+            f"Expected the files that {table.name} names, got {counted(len(missing), 'missing file')}: "
+            f"{listed(missing)}. Correct the paths; they are relative to the table."
+        )
+    return Files(table.parent, [path for path in paths if path.is_file()])
+
+
+def _read(table: Path, columns: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The texts of both columns."""
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            found = list(reader.fieldnames or ())
+            missing = [column for column in columns if column not in found]
+            if missing:
+                raise DataError(
+                    f"Expected columns {' and '.join(columns)} in {table.name}, got "
+                    f"{listed(found) or 'none'}. Name the two to use as csv:{table.name}#path_column,label_column."
+                )
+            rows = [(row[columns[0]] or "", (row[columns[1]] or "").strip()) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"Expected a UTF-8 table in {table.name}, got {error}. Save it as UTF-8 CSV.") from error
+    return [path for path, _ in rows], [name for _, name in rows]
+
+
+def _labels(names: Sequence[str], origin: str, problems: Problems) -> tuple[IntArray, tuple[str, ...]]:
+    """Labels, and class names where the labels were names."""
+    numbers = [_number(name) for name in names]
+    broken = [row for row, name in enumerate(names, start=2) if not name]
+    n_numbers = sum(number is not None for number in numbers)
+    if broken:
+        problems.add(
+            f"Expected a label in every row, got {counted(len(broken), 'empty label')} in {origin}, "
+            f"lines {listed(broken)}. Fill them in or remove the rows."
+        )
+    elif n_numbers == len(names):
+        return checked_labels(np.asarray(numbers, dtype=np.float64), origin, problems), ()
+    elif n_numbers:
+        odd = [name for name, number in zip(names, numbers, strict=True) if number is None]
+        problems.add(
+            f"Expected either integers or names as labels, got {counted(n_numbers, 'number')} and "
+            f"{counted(len(odd), 'name')} ({listed(sorted(set(odd)))}) in {origin}. Use one kind."
+        )
+    else:
+        class_names, labels = np.unique(np.asarray(names), return_inverse=True)
+        return labels.astype(np.int64), tuple(class_names.tolist())
+    return np.zeros(0, dtype=np.int64), ()
+
+
+def _number(name: str) -> float | None:
+    try:
+        return float(name)
+    except ValueError:
+        return None

@@ -1,0 +1,101 @@
+"""Encoded bytes to 8-bit images.
+
+The rules, the same for every format that holds encoded images:
+
+- EXIF orientation is applied, so that a picture stands as its viewer shows it.
+- Greyscale (1, L, LA) becomes `L`; everything else becomes `RGB`, palettes through their colours.
+- Transparency is dropped, not blended, as torchvision's loaders do.
+- 16-bit greyscale is divided by 257 with rounding, not clipped. (PIL itself reads 16-bit colour by its high byte.)
+- Of animations and multi-page files the first frame is read.
+- 32-bit integer and float pixels are refused: they have no agreed white point.
+"""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from audit.loading.sources import Shape
+
+PIL_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
+"""Only these decoders are tried, whatever a file claims to be: PIL's EPS reader, for one, starts Ghostscript."""
+GREY_MODES = frozenset({"1", "L", "LA", "La"})
+COLOUR_MODES = frozenset({"RGB", "RGBA", "RGBa", "RGBX", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV"})
+SIXTEEN_BIT_MODES = frozenset({"I;16", "I;16B", "I;16L", "I;16N"})
+SIXTEEN_BIT_AS_32 = frozenset({"PNG", "PPM"})
+"""Formats whose mode `I` holds 16-bit values; a TIFF's may hold anything."""
+SIDEWAYS = frozenset({5, 6, 7, 8})
+ORIENTATION_TAG = 0x0112
+
+
+class UndecodableError(ValueError):
+    """Bytes that are not an image which can be audited; the text says why in a few words."""
+
+
+def header_shape(encoded: bytes) -> Shape:
+    """(c, h, w) as `decode` would return it, from the header alone.
+
+    Raises:
+        UndecodableError: when the header cannot be read, or the image is refused by its mode or size.
+    """
+    image = _open(encoded)
+    _refuse_unknown_mode(image)
+    width, height = image.size
+    if _stands_sideways(image):
+        width, height = height, width
+    return (3 if image.mode in COLOUR_MODES else 1), height, width
+
+
+def decode(encoded: bytes) -> Image.Image:
+    """The image in mode `L` or `RGB`, upright.
+
+    Raises:
+        UndecodableError: when it is damaged, or refused by its mode or size.
+    """
+    image: Image.Image = _open(encoded)
+    _refuse_unknown_mode(image)
+    sixteen_bit = image.mode not in GREY_MODES | COLOUR_MODES
+    try:
+        ImageOps.exif_transpose(image, in_place=True)
+        return _sixteen_to_eight_bit(image) if sixteen_bit else _to_eight_bit(image)
+    except Exception as error:  # PIL's decoders raise a dozen types on malformed bytes
+        raise UndecodableError(str(error) or type(error).__name__) from error
+
+
+def _open(encoded: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(encoded), formats=PIL_FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise UndecodableError("more pixels than is safe to decode") from error
+    except Exception as error:  # as above; without the memory address that PIL's own text holds
+        raise UndecodableError("empty file" if not encoded else "not an image of a known format") from error
+
+
+def _stands_sideways(image: Image.Image) -> bool:
+    if "exif" not in image.info:  # asking a PNG that has none would decode it
+        return False
+    try:
+        return image.getexif().get(ORIENTATION_TAG) in SIDEWAYS
+    except Exception as error:
+        raise UndecodableError("damaged EXIF data") from error
+
+
+def _refuse_unknown_mode(image: Image.Image) -> None:
+    known = image.mode in GREY_MODES | COLOUR_MODES | SIXTEEN_BIT_MODES
+    if not known and not (image.mode == "I" and image.format in SIXTEEN_BIT_AS_32):
+        raise UndecodableError(f"pixel mode {image.mode}, which has no agreed white point")
+
+
+def _to_eight_bit(image: Image.Image) -> Image.Image:
+    if image.mode in GREY_MODES:
+        return image.convert("L")
+    if image.mode in {"P", "PA"}:
+        image = image.convert("RGBA")  # a palette's transparency goes this way without a warning
+    return image.convert("RGB")
+
+
+def _sixteen_to_eight_bit(image: Image.Image) -> Image.Image:
+    values = np.asarray(image).astype(np.float64)
+    return Image.fromarray(np.rint(values / 257).clip(0, 255).astype(np.uint8))

@@ -1,0 +1,79 @@
+"""The rows of an array in a file, read one at a time."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from audit.errors import DataError
+from audit.loading.formats.spool import Spool
+
+CHUNK_BYTES = 1 << 20
+
+
+class ByteStream(Protocol):
+    """What bytes are read from; files, archive members and gzip streams alike."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most so many bytes; none at the end."""
+
+
+class Rows:
+    """The rows of a C-ordered array in a file, read one at a time; memory does not grow with their number.
+
+    Args:
+        descriptor: of the open file.
+        offset: bytes before the first row.
+        shape: of the whole array.
+        dtype: of its elements.
+        name: of the array, for messages.
+        owner: whatever must stay alive for the descriptor to stay open.
+    """
+
+    def __init__(
+        self, descriptor: int, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any], name: str, owner: object
+    ) -> None:
+        self.shape, self.dtype, self.name = shape, dtype, name
+        self._descriptor, self._offset, self._owner = descriptor, offset, owner
+        self._row_bytes = math.prod(shape[1:]) * dtype.itemsize
+        held, needed = os.fstat(descriptor).st_size - offset, self._row_bytes * len(self)
+        if held < needed:
+            raise DataError(
+                f"Expected {needed:,} bytes for the shape {shape} of {name}, got {held:,}: the file is truncated. "
+                "Download or write it again."
+            )
+
+    @classmethod
+    def spooled(cls, stream: ByteStream, shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> Rows:
+        """What is left of a stream, copied to a temporary file."""
+        spool = Spool()
+        while chunk := stream.read(CHUNK_BYTES):
+            spool.append(chunk)
+        return cls(spool.descriptor, 0, shape, dtype, name, spool)
+
+    @classmethod
+    def of(cls, array: npt.NDArray[Any], name: str) -> Rows:
+        """An array in memory, moved to a temporary file."""
+        return cls.spooled(io.BytesIO(array.tobytes()), array.shape, array.dtype, name)
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return self.shape[0]
+
+    def content(self, index: int) -> bytes:
+        """The bytes of a row."""
+        return os.pread(self._descriptor, self._row_bytes, self._offset + index * self._row_bytes)
+
+    def row(self, index: int) -> npt.NDArray[Any]:
+        """A row in its own dtype, read-only."""
+        return np.frombuffer(self.content(index), dtype=self.dtype).reshape(self.shape[1:])
+
+    def whole(self) -> npt.NDArray[Any]:
+        """The array in memory; for labels, and for what must be transposed."""
+        content = b"".join(self.content(index) for index in range(len(self)))
+        return np.frombuffer(content, dtype=self.dtype).reshape(self.shape)

@@ -1,0 +1,164 @@
+"""A model spec and a weights file to a subject."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from audit.api import Subject
+from audit.errors import SubjectError
+from audit.loading.model_spec import ModelRequest, ModelSpec, parse_spec
+from audit.loading.network import ReadyNetwork, input_channels, ready_network, tensors_sha256
+from audit.loading.preprocess import Normalisation, Preprocessing
+from audit.loading.preprocess_choice import Shape, resolve
+from audit.loading.preprocess_option import parse_option
+from audit.loading.wrapper import Behaviour, Normalised, observe
+from audit.schema import Diagnostic, SubjectInfo, dump_json
+
+__all__ = ["LoadedSubject", "ModelRequest", "load_subject"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadedSubject:
+    """A subject, with what is worth knowing about how it came to be.
+
+    Attributes:
+        subject: ready for probes.
+        info: for the run record.
+        preprocessing: its geometry is for reading the data; its normalisation is already inside the subject.
+        trust_exceptions: what was allowed to run as code.
+        notes: guesses taken, to be printed; also in `info.checks`.
+        remake: the same network behind another normalisation, in eval mode; weights are shared, not copied.
+    """
+
+    subject: Subject
+    info: SubjectInfo
+    preprocessing: Preprocessing
+    trust_exceptions: tuple[str, ...]
+    notes: tuple[str, ...]
+    remake: Callable[[Normalisation], nn.Module]
+
+
+def load_subject(
+    request: ModelRequest, *, native_shape: Shape | None, device: torch.device, class_names: tuple[str, ...] = ()
+) -> LoadedSubject:
+    """Loads a classifier, strictly and without running anything that was not allowed.
+
+    Args:
+        request: what to load.
+        native_shape: (c, h, w) of the data's images when they all share it, else None.
+        device: where the subject shall live.
+        class_names: of the data, in the order of its labels.
+
+    Returns:
+        A subject in eval mode whose parameters need no gradient. Without a weights file its values are those of a
+        fixed seed, and `info.checks` warns.
+
+    Raises:
+        UsageError: when the spec or an option is wrong.
+        SubjectError: when the weights do not fit, or the network's outputs cannot be audited.
+        UnsafeArtefactError: when loading would run code.
+    """
+    spec = parse_spec(request.spec)
+    parse_option(request.preprocess)
+    ready = ready_network(request, spec)
+    channels = input_channels(ready.network, spec, native_shape)
+    preprocessing, shape, remarks = resolve(request.preprocess, ready.architecture.steps, channels, native_shape)
+    network = ready.network.to(device)
+    behaviour = observe(network, preprocessing.normalisation, shape, spec.text)
+    names, name_checks = _class_names(ready.architecture.classes, class_names, behaviour.num_classes)
+    guesses = tuple(Diagnostic(code="loading", text=note, severity="info") for note in (*ready.notes, *remarks))
+    checks = (*_weights_checks(spec, ready), *guesses, *behaviour.diagnostics, *name_checks)
+
+    def remake(normalisation: Normalisation) -> nn.Module:
+        wrapped = Normalised(network, normalisation, behaviour.output, behaviour.field)
+        return wrapped.to(device).eval().requires_grad_(False)
+
+    subject = Subject(
+        model=remake(preprocessing.normalisation),
+        name=ready.name,
+        num_classes=behaviour.num_classes,
+        class_names=names,
+        input_shape=shape,
+        device=device,
+        digest=_digest(spec, ready, preprocessing, behaviour),
+        output=behaviour.output,
+    )
+    info = _info(subject, spec, ready, preprocessing, checks)
+    notes = tuple(check.text for check in checks)
+    return LoadedSubject(subject, info, preprocessing, ready.architecture.trust_exceptions, notes, remake)
+
+
+def _weights_checks(spec: ModelSpec, ready: ReadyNetwork) -> tuple[Diagnostic, ...]:
+    if ready.weights is not None:
+        return ()
+    if spec.scheme == "py":
+        text = "no --weights: whatever the factory returned is audited, which is random unless it loads weights itself"
+        return (Diagnostic(code="factory_weights", text=text),)
+    text = "RANDOM WEIGHTS: no --weights were given, so every number below is about an untrained network"
+    return (Diagnostic(code="random_weights", text=text),)
+
+
+def _class_names(
+    declared: tuple[str, ...], found: tuple[str, ...], num_classes: int
+) -> tuple[tuple[str, ...], tuple[Diagnostic, ...]]:
+    """Names by the model or by the data; an order that differs would permute every label."""
+    if declared and len(declared) != num_classes:
+        raise SubjectError(
+            f"Expected {num_classes} class names, one an output, got {len(declared)} from the model's source. "
+            "Correct its list."
+        )
+    if declared and found and declared != found and sorted(declared) == sorted(found):
+        place = next(place for place, (ours, theirs) in enumerate(zip(declared, found, strict=True)) if ours != theirs)
+        raise SubjectError(
+            f"Expected the classes of model and data in one order, got class {place} named {declared[place]!r} by the "
+            f"model and {found[place]!r} by the data. Rename the data's classes or correct the model's list."
+        )
+    if declared and found and declared != found:
+        text = f"model and data name classes differently ({declared[0]!r}, {found[0]!r}); the model's names are used"
+        return declared, (Diagnostic(code="class_names", text=text, severity="info"),)
+    if found and len(found) != num_classes:
+        text = f"the data names {len(found)} classes and the model has {num_classes} outputs; no names are used"
+        return declared, (Diagnostic(code="class_count", text=text),)
+    return declared or found, ()
+
+
+def _digest(spec: ModelSpec, ready: ReadyNetwork, preprocessing: Preprocessing, behaviour: Behaviour) -> str:
+    """sha256 over all that decides the output: spec without folders, files, every tensor, preprocessing."""
+    parts = {
+        "spec": spec.text,
+        "weights": None if ready.weights is None else ready.weights.digest.sha256,
+        "code": [file.sha256 for file in ready.architecture.files],
+        "tensors": tensors_sha256(ready.network),
+        "preprocessing": preprocessing.option(),
+        "output": [behaviour.output, behaviour.field],
+    }
+    return hashlib.sha256(dump_json(parts).encode()).hexdigest()
+
+
+def _info(
+    subject: Subject,
+    spec: ModelSpec,
+    ready: ReadyNetwork,
+    preprocessing: Preprocessing,
+    checks: tuple[Diagnostic, ...],
+) -> SubjectInfo:
+    weights = () if ready.weights is None else (ready.weights.digest,)
+    return SubjectInfo(
+        name=subject.name,
+        spec=spec.text,
+        digest=subject.digest,
+        files=(*weights, *ready.architecture.files),
+        num_classes=subject.num_classes,
+        class_names=subject.class_names,
+        input_shape=subject.input_shape,
+        parameters=sum(parameter.numel() for parameter in ready.network.parameters()),
+        preprocessing=preprocessing.record(),
+        output=subject.output,
+        access=tuple(sorted(subject.access)),
+        checks=checks,
+    )

@@ -1,0 +1,128 @@
+"""Builds the network of a spec and fills it with the weights of a file."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from audit.errors import SubjectError, UsageError
+from audit.loading.architectures import build
+from audit.loading.keys import find_state_dict, to_load
+from audit.loading.mismatch import check_fit
+from audit.loading.model_spec import Architecture, ModelRequest, ModelSpec
+from audit.loading.weights import WeightsFile, read_weights
+
+INITIALISATION_SEED = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReadyNetwork:
+    """A network with its weights, in eval mode, float32, on the CPU.
+
+    Attributes:
+        network: parameters need no gradient.
+        architecture: where it came from; its own `network` may be a wrapper around this one.
+        weights: the file that was loaded, or None.
+        notes: guesses taken.
+    """
+
+    network: nn.Module
+    architecture: Architecture
+    weights: WeightsFile | None
+    notes: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Short, for titles."""
+        return self.architecture.name if self.weights is None else f"{self.architecture.name}, {self.weights.path.name}"
+
+
+def ready_network(request: ModelRequest, spec: ModelSpec) -> ReadyNetwork:
+    """Reads the weights, builds the network, and loads one into the other.
+
+    The file is read first: a wrong path is said before seconds go into building. Initial values come from a fixed
+    seed, and torch's own random state is left as it was.
+
+    Raises:
+        UsageError: when the spec or an option is wrong.
+        SubjectError: when the weights do not fit.
+        UnsafeArtefactError: when loading would run code.
+    """
+    if request.weights is None and (request.weights_key is not None or request.strip_prefix is not None):
+        raise UsageError("Expected --weights FILE with --weights-key or --strip-prefix, got none. Name the file.")
+    weights = None if request.weights is None else read_weights(request.weights)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(INITIALISATION_SEED)
+        architecture = build(spec, allow_code=request.allow_code)
+    network, notes = _prepared(architecture.network, spec)
+    if weights is not None:
+        notes += _load(network, weights, request, spec)
+    return ReadyNetwork(network.eval().requires_grad_(False), architecture, weights, notes)
+
+
+def input_channels(network: nn.Module, spec: ModelSpec, native_shape: tuple[int, int, int] | None) -> int:
+    """Channels that the network takes: as stated, else those of its first convolution, else those of the data.
+
+    Raises:
+        UsageError: when anything but 1 or 3 is stated.
+    """
+    stated = spec.arguments.get("in_chans")
+    if stated is not None and stated not in (1, 3):
+        raise UsageError(f"Expected in_chans=1 or in_chans=3 for images, got {stated} in {spec.text}. Correct it.")
+    first = next((module for module in network.modules() if isinstance(module, nn.Conv2d)), None)
+    found = stated or (first.in_channels if first is not None else None)
+    if found in (1, 3):
+        return int(found)
+    return 3 if native_shape is None else native_shape[0]  # a network of linear layers, or one that rearranges pixels
+
+
+def tensors_sha256(network: nn.Module) -> str:
+    """sha256 over the names, types, shapes and bytes of all parameters and buffers."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(_tensors(network).items()):
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def _prepared(network: nn.Module, spec: ModelSpec) -> tuple[nn.Module, tuple[str, ...]]:
+    """Out of its parallel or compiled wrapper, on the CPU, float32."""
+    notes: tuple[str, ...] = ()
+    while isinstance(network, nn.DataParallel | nn.parallel.DistributedDataParallel) or hasattr(network, "_orig_mod"):
+        inner = network._orig_mod if hasattr(network, "_orig_mod") else network.module
+        assert isinstance(inner, nn.Module)
+        notes += (f"the network is taken out of its {type(network).__name__}",)
+        network = inner
+    if any(is_lazy(tensor) for tensor in (*network.parameters(), *network.buffers())):
+        raise SubjectError(
+            f"Expected parameters with shapes in {spec.text}, got lazy ones. Run it once in the factory."
+        )
+    other = sorted({str(p.dtype).removeprefix("torch.") for p in network.parameters() if p.dtype != torch.float32})
+    if other:
+        notes += (f"the network's {', '.join(other)} parameters are brought to float32",)
+    return network.cpu().float(), notes
+
+
+def _tensors(network: nn.Module) -> dict[str, Tensor]:
+    return {name: value for name, value in network.state_dict().items() if isinstance(value, Tensor)}
+
+
+def _load(network: nn.Module, weights: WeightsFile, request: ModelRequest, spec: ModelSpec) -> tuple[str, ...]:
+    """Strictly: every tensor of the network is in the file, with its shape, and nothing else is."""
+    own = network.state_dict()
+    wanted = _tensors(network)
+    fit, guesses = find_state_dict(weights.content, wanted, request.weights_key, request.strip_prefix)
+    check_fit(fit, wanted, spec=spec.text, file=weights.path.name)
+    tensors, notes = to_load(fit, wanted)
+    extra = {name: value for name, value in own.items() if name not in wanted}
+    try:
+        network.load_state_dict({**extra, **tensors}, strict=True)
+    except RuntimeError as error:
+        raise SubjectError(
+            f"Expected {spec.text} to take the tensors of {weights.path.name}, got: {error} Correct --model."
+        ) from error
+    return (*guesses, *notes)

@@ -1,0 +1,110 @@
+"""Weights files to tensors, without running anything that is in them.
+
+Safetensors are plain numbers. Files of `torch.save` are pickles, read by torch's weights-only unpickler alone; what it
+refuses is refused here, and nothing ever falls back to ordinary unpickling.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import re
+import warnings
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+
+from audit.errors import SubjectError, UnsafeArtefactError
+from audit.loading.sniff import WeightsFormat, pickle_globals, sniff, truncated
+from audit.schema import FileDigest
+
+PLAIN_TORCH = re.compile(
+    r"^(torch\._utils\._rebuild|torch\.\w*(Storage|Tensor)$|torch\.(Size|device|float|int|bfloat)|collections\.)"
+)
+"""Globals of every ordinary state dict; of the others, one is what weights-only loading stumbled over."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WeightsFile:
+    """A weights file that was read.
+
+    Attributes:
+        path: where it lies.
+        format: found by content.
+        digest: of its bytes.
+        content: tensors on the CPU in nested dicts and lists, as the file has them; possibly mapped from the file.
+    """
+
+    path: Path
+    format: WeightsFormat
+    digest: FileDigest
+    content: object
+
+
+def read_weights(path: Path) -> WeightsFile:
+    """Reads a weights file.
+
+    Raises:
+        SubjectError: for a file that is missing, empty, truncated, damaged, or of another format.
+        UnsafeArtefactError: for a file that would need code to be run; nothing of it was.
+    """
+    file_format = sniff(path)
+    digest = digest_of(path)
+    content = _read_safetensors(path) if file_format == "safetensors" else _read_torch(path, file_format)
+    return WeightsFile(path, file_format, digest, content)
+
+
+def digest_of(path: Path) -> FileDigest:
+    """Name, sha256 and size of a file."""
+    with path.open("rb") as stream:
+        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    return FileDigest(name=path.name, sha256=sha256, bytes=path.stat().st_size)
+
+
+def _read_safetensors(path: Path) -> object:
+    try:
+        return safetensors.torch.load_file(path, device="cpu")
+    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        raise truncated(path, f"safetensors says {error}") from None
+
+
+def _read_torch(path: Path, file_format: WeightsFormat) -> object:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns about its own old storage classes
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=file_format == "torch-zip")
+    except pickle.UnpicklingError as error:
+        raise _refused(path, str(error)) from None
+    except Exception as error:  # damage shows up as nearly any kind of error
+        reason = (str(error).strip().splitlines() or ["nothing more"])[0]
+        raise truncated(path, f"torch says {type(error).__name__}: {reason[:160]}") from None
+
+
+def _refused(path: Path, message: str) -> SubjectError | UnsafeArtefactError:
+    """The error for what the weights-only unpickler does not accept: code where one is named, else damage."""
+    found = re.search(r"GLOBAL ([\w.]+)", message)
+    offending = [found.group(1)] if found else [name for name in _globals_of(path) if not PLAIN_TORCH.match(name)]
+    if not offending:
+        return truncated(path, "its pickle cannot be read by torch's weights-only loading")
+    named = ", ".join(f"`{name}`" for name in offending[:5])
+    return UnsafeArtefactError(
+        f"Expected tensors alone in {path.name}, got a pickle that needs {named}: a function or class which loading "
+        "would run, and torch's weights-only loading refuses it. Nothing of it was run. Two safe ways on: where the "
+        "file was made, save only the tensors (torch.save(model.state_dict(), ...)); or, where you trust its origin, "
+        "convert it apart from this tool with safetensors.torch.save_file."
+    )
+
+
+def _globals_of(path: Path) -> list[str]:
+    """Every global that the file's pickle names, each once."""
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as stream:
+            return list(dict.fromkeys(pickle_globals(stream)))
+    with zipfile.ZipFile(path) as archive:
+        member = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+        with archive.open(member) as stream:
+            return list(dict.fromkeys(pickle_globals(stream)))

@@ -1,0 +1,139 @@
+"""Tallies put together: per norm, what broke at which radius, and the numbers that follow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from audit.api import Claim, Measurement, Tally
+from audit.toolkit.norms import Norm
+from audit.toolkit.statistics import proportion
+from probes.evasion.config import EvasionConfig
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """Everything found in one norm; row i of every array is position i of the split.
+
+    Attributes:
+        norm: which.
+        eps: radii in canonical form, ascending.
+        attacks: the plan's, in order.
+        arrays: see `Samples.arrays`, joined; `shown_rows` are positions.
+        values: sums over units of what was counted.
+    """
+
+    norm: Norm
+    eps: tuple[str, ...]
+    attacks: tuple[str, ...]
+    arrays: Mapping[str, npt.NDArray[Any]]
+    values: Mapping[str, int]
+
+    @classmethod
+    def join(cls, config: EvasionConfig, norm: Norm, tallies: Sequence[Tally]) -> Outcome:
+        """The tallies of consecutive chunks."""
+        starts = np.cumsum([0] + [len(tally.arrays["labels"]) for tally in tallies])
+        parts = [
+            dict(tally.arrays) | {"shown_rows": tally.arrays["shown_rows"] + start}
+            for tally, start in zip(tallies, starts, strict=False)
+        ]
+        arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        counted = ("zero_gradients", "nonfinite_gradients", "proposed", "rejected")
+        values = {name: sum(int(tally.values[name]) for tally in tallies) for name in counted}
+        return cls(norm, config.radii(norm), config.attacks, arrays, values)
+
+    @property
+    def n(self) -> int:
+        """Samples examined."""
+        return len(self.arrays["labels"])
+
+    @property
+    def correct(self) -> Mask:
+        """Samples that are right without an attack."""
+        return self.arrays["clean_correct"].astype(bool)
+
+    def robust(self, index: int) -> Mask:
+        """Samples that are right and that nothing broke, nor drove to NaN, up to this radius."""
+        whole = np.minimum(self.arrays["broken"], self.arrays["broke_down"]) > index
+        return np.asarray(self.correct & whole)
+
+    def fooled(self, index: int) -> Mask:
+        """Right samples with a verified adversarial example up to this radius."""
+        return np.asarray(self.correct & (self.arrays["broken"] <= index))
+
+    def withstood_noise(self, index: int) -> Mask:
+        """Right samples that one draw of noise a radius did not break, up to this radius."""
+        return np.asarray(self.correct & (self.arrays["by_noise"] > index))
+
+    def attack_name(self, row: int) -> str:
+        """What broke a sample; empty where nothing did."""
+        place = int(self.arrays["attack"][row])
+        return "" if place < 0 else (*self.attacks, "noise")[place]
+
+
+def measurements(outcome: Outcome, config: EvasionConfig) -> Iterator[Measurement]:
+    """Accuracy and success at every radius of a norm."""
+    assumptions = (
+        f"attacks: {config.attack_text()}; then one draw of noise",
+        "white-box, pixels in [0, 1] before rounding to 8 bits, every candidate verified in float32",
+        "not robust: wrong without an attack, a tie at the top, or driven to NaN",
+    )
+    n, n_correct = outcome.n, int(outcome.correct.sum())
+    for index, eps in enumerate(outcome.eps):
+        where = {"norm": outcome.norm, "eps": eps}
+        robust, fooled = int(outcome.robust(index).sum()), int(outcome.fooled(index).sum())
+        yield Measurement(
+            metric="evasion.robust_accuracy",
+            where=dict(where),
+            value=robust / n,
+            n=n,
+            claim=Claim.UPPER_BOUND,
+            interval=proportion(robust, n),
+            assumptions=assumptions,
+        )
+        yield Measurement(
+            metric="evasion.attack_success",
+            where=dict(where),
+            value=fooled / n_correct,
+            n=n_correct,
+            claim=Claim.LOWER_BOUND,
+            interval=proportion(fooled, n_correct),
+            assumptions=(*assumptions, "among samples that are right without an attack"),
+        )
+    yield from _survival(outcome)
+
+
+def clean_accuracy(outcome: Outcome) -> Measurement:
+    """Accuracy without an attack on the same samples."""
+    right = int(outcome.correct.sum())
+    return Measurement(
+        metric="evasion.clean_accuracy",
+        value=right / outcome.n,
+        n=outcome.n,
+        claim=Claim.ESTIMATE,
+        interval=proportion(right, outcome.n),
+        assumptions=("a tie at the top is not correct",),
+    )
+
+
+def _survival(outcome: Outcome) -> Iterator[Measurement]:
+    broken = outcome.fooled(len(outcome.eps) - 1)
+    if broken.any():
+        kept, n = int(outcome.arrays["survives_8bit"][broken].sum()), int(broken.sum())
+        yield Measurement(
+            metric="evasion.survives_8bit",
+            where={"norm": outcome.norm},
+            value=kept / n,
+            n=n,
+            claim=Claim.ESTIMATE,
+            interval=proportion(kept, n),
+            assumptions=(
+                "of the examples found at each sample's smallest breaking radius, which lie near the boundary",
+            ),
+        )

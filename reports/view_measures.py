@@ -1,0 +1,111 @@
+"""Measurements as texts: what was measured, under which setting, how much, and how sure."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from audit.schema import Interval, Measurement, MetricSpec, ProbeResult, RunRecord, measurement_id
+from reports.numbers import CLAIM_WORDS, Style, count_text, interval_text, style_of, value_text
+from reports.text import capital, setting_text, words
+
+_ROWS_A_METRIC = 40
+_HEADLINES = 3
+
+
+@dataclass(frozen=True)
+class Number:
+    """One measurement in words."""
+
+    anchor: str
+    name: str
+    metric: str
+    meaning: str
+    setting: str
+    value: str
+    interval: str
+    how: str
+    n: str
+    claim: str
+    assumptions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class MetricGroup:
+    """All measurements of one metric; `note` says when some were left out."""
+
+    name: str
+    metric: str
+    meaning: str
+    better: str
+    numbers: tuple[Number, ...]
+    note: str
+
+
+class Registry:
+    """The metrics that the record's cards declare."""
+
+    def __init__(self, record: RunRecord) -> None:
+        self._specs = {spec.id: spec for card in record.cards for spec in card.metrics}
+
+    def spec(self, metric: str) -> MetricSpec | None:
+        """The declaration of a metric, or None when no card has it."""
+        return self._specs.get(metric)
+
+    def style(self, metric: str) -> Style:
+        """How the metric's values are written."""
+        return style_of(self.spec(metric), metric)
+
+
+def interval_how(interval: Interval | None) -> str:
+    """`95 % clopper-pearson`, or empty."""
+    return "" if interval is None else f"{interval.level * 100:g}\u00a0% {interval.method}"
+
+
+def number_of(measurement: Measurement, registry: Registry) -> Number:
+    """A measurement as a reader sees it."""
+    spec, style = registry.spec(measurement.metric), registry.style(measurement.metric)
+    return Number(
+        anchor=measurement_id(measurement.metric, measurement.where),
+        name=capital(words(measurement.metric)),
+        metric=measurement.metric,
+        meaning=spec.meaning if spec else "",
+        setting=setting_text(measurement.where),
+        value=value_text(measurement.value, measurement.interval, style, measurement.claim),
+        interval=interval_text(measurement.value, measurement.interval, style),
+        how=interval_how(measurement.interval),
+        n=count_text(measurement.n),
+        claim=CLAIM_WORDS[measurement.claim],
+        assumptions=measurement.assumptions,
+    )
+
+
+def metric_groups(result: ProbeResult, registry: Registry) -> tuple[MetricGroup, ...]:
+    """The measurements of a probe by metric, in the order in which the probe stated them."""
+    by_metric: dict[str, list[Measurement]] = {}
+    for measurement in result.measurements:
+        by_metric.setdefault(measurement.metric, []).append(measurement)
+    return tuple(_group(metric, found, registry) for metric, found in by_metric.items())
+
+
+def _group(metric: str, found: list[Measurement], registry: Registry) -> MetricGroup:
+    spec = registry.spec(metric)
+    rest = len(found) - _ROWS_A_METRIC
+    return MetricGroup(
+        name=capital(words(metric)),
+        metric=metric,
+        meaning=spec.meaning if spec else "",
+        better=f"{spec.better} is better" if spec and spec.better != "neither" else "",
+        numbers=tuple(number_of(measurement, registry) for measurement in found[:_ROWS_A_METRIC]),
+        note=f"{count_text(rest)} further settings are in audit.json." if rest > 0 else "",
+    )
+
+
+def headlines(result: ProbeResult, registry: Registry, judged: Iterable[str]) -> tuple[Number, ...]:
+    """Up to three numbers that answer the probe's question: judged ones first, then the first of each metric."""
+    wanted = frozenset(judged)
+    first_of_metric: dict[str, Measurement] = {}
+    for measurement in result.measurements:
+        first_of_metric.setdefault(measurement.metric, measurement)
+    firsts = [m for m in first_of_metric.values()]
+    ranked = [m for m in result.measurements if measurement_id(m.metric, m.where) in wanted]
+    ranked += [m for m in firsts if m not in ranked]
+    return tuple(number_of(measurement, registry) for measurement in ranked[:_HEADLINES])

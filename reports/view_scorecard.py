@@ -1,0 +1,165 @@
+"""The scorecard: each rule with its number drawn against its threshold."""
+
+from dataclasses import dataclass
+
+from audit.schema import Claim, GateResult, MetricSpec, Outcome, Policy, Verdict
+from reports.numbers import CLAIM_WORDS, Style, count_text, exact_text, interval_text, rounded_text, value_text
+from reports.text import metric_name, setting_text
+from reports.view_measures import Registry, interval_how
+
+MARKS = {Outcome.PASS: "✓", Outcome.FAIL: "✗", Outcome.INCONCLUSIVE: "?", Outcome.NOT_RUN: "–", Outcome.ERROR: "!"}
+_DRAWN_WIDTH, _MARGIN = 300.0, 8.0
+_ZOOM_BELOW = 0.2
+
+
+@dataclass(frozen=True)
+class Badge:
+    """An outcome: symbol and word, and the name of its style."""
+
+    mark: str
+    word: str
+    style: str
+
+
+def badge(outcome: Outcome) -> Badge:
+    """Symbol and word of an outcome."""
+    return Badge(MARKS[outcome], outcome.value, outcome.value.lower())
+
+
+@dataclass(frozen=True)
+class Whisker:
+    """A number against a threshold on one scale, in units of a drawing 300 wide.
+
+    `required_x` and `required_width` tint what the rule allows; `arrow` is `left` or `right` for bounds, whose true
+    value lies on that side.
+    """
+
+    spoken: str
+    low_label: str
+    high_label: str
+    threshold_x: float
+    required_x: float
+    required_width: float
+    value_x: float | None
+    interval_x: tuple[float, float] | None
+    arrow: str
+
+
+@dataclass(frozen=True)
+class RuleRow:
+    """One rule as the scorecard shows it."""
+
+    rule: str
+    anchor: str
+    name: str
+    metric: str
+    meaning: str
+    setting: str
+    level: str
+    value: str
+    interval: str
+    how: str
+    n: str
+    claim: str
+    threshold: str
+    limit: str
+    badge: Badge
+    reason: str
+    waived: str
+    whisker: Whisker
+
+
+def rule_rows(gate: GateResult, registry: Registry) -> tuple[RuleRow, ...]:
+    """All verdicts, in the policy's order."""
+    return tuple(_row(verdict, registry) for verdict in gate.verdicts)
+
+
+def threshold_text(verdict: Verdict, style: Style) -> str:
+    """`at least 45 %` or `at most 3 %`."""
+    return f"{'at least' if verdict.direction == 'min' else 'at most'} {exact_text(verdict.threshold, style)}"
+
+
+def verdict_value(verdict: Verdict, style: Style) -> str:
+    """The number used, with its claim's direction; empty when there is none."""
+    return "" if verdict.value is None else value_text(verdict.value, verdict.interval, style, verdict.claim)
+
+
+def _row(verdict: Verdict, registry: Registry) -> RuleRow:
+    spec, style = registry.spec(verdict.metric), registry.style(verdict.metric)
+    value = verdict_value(verdict, style)
+    claim = CLAIM_WORDS[verdict.claim] if verdict.claim and verdict.claim is not Claim.ESTIMATE else ""
+    return RuleRow(
+        rule=verdict.rule,
+        anchor=verdict.measurement or "",
+        name=metric_name(verdict.metric),
+        metric=verdict.metric,
+        meaning=spec.meaning if spec else "",
+        setting=setting_text(verdict.where),
+        level=verdict.level,
+        value=value,
+        interval=interval_text(verdict.value, verdict.interval, style) if verdict.value is not None else "",
+        how=interval_how(verdict.interval),
+        n=count_text(verdict.n) if verdict.n is not None else "",
+        claim=claim,
+        threshold=threshold_text(verdict, style),
+        limit=rounded_text(verdict.limit, style) if verdict.limit is not None else "",
+        badge=badge(verdict.outcome),
+        reason=verdict.reason,
+        waived=verdict.waived or "",
+        whisker=_whisker(verdict, spec, style, value or "no number"),
+    )
+
+
+def _scale(verdict: Verdict, spec: MetricSpec | None) -> tuple[float, float]:
+    """The metric's whole range, or a stretch of it where number and threshold lie close together."""
+    shown = [verdict.threshold]
+    if verdict.value is not None:
+        shown.append(verdict.value)
+        shown += [verdict.interval.low, verdict.interval.high] if verdict.interval else []
+    low, high = min(shown), max(shown)
+    floor = spec.low if spec and spec.low is not None else None
+    ceiling = spec.high if spec and spec.high is not None else None
+    bounded = floor is not None and ceiling is not None and floor < ceiling
+    if bounded and floor is not None and ceiling is not None:
+        is_close = verdict.value is not None and high - low < _ZOOM_BELOW * (ceiling - floor)
+        if not is_close:
+            return min(floor, low), max(ceiling, high)
+    pad = 0.6 * (high - low) or 0.1 * abs(high) or 1.0
+    start, end = low - pad, high + pad
+    return (start if floor is None else max(start, min(floor, low))), (
+        end if ceiling is None else min(end, max(ceiling, high))
+    )
+
+
+def _whisker(verdict: Verdict, spec: MetricSpec | None, style: Style, value: str) -> Whisker:
+    low, high = _scale(verdict, spec)
+    span = (high - low) or 1.0
+
+    def place(number: float) -> float:
+        share = min(1.0, max(0.0, (number - low) / span))
+        return round(_MARGIN + share * (_DRAWN_WIDTH - 2 * _MARGIN), 1)
+
+    threshold = place(verdict.threshold)
+    is_floor = verdict.direction == "min"
+    right = _DRAWN_WIDTH - _MARGIN
+    ends = verdict.interval
+    return Whisker(
+        spoken=f"{value}; required {threshold_text(verdict, style)}",
+        low_label=rounded_text(low, style),
+        high_label=rounded_text(high, style),
+        threshold_x=threshold,
+        required_x=threshold if is_floor else _MARGIN,
+        required_width=round(right - threshold if is_floor else threshold - _MARGIN, 1),
+        value_x=place(verdict.value) if verdict.value is not None else None,
+        interval_x=(place(ends.low), place(ends.high)) if ends and verdict.value is not None else None,
+        arrow={Claim.UPPER_BOUND: "left", Claim.LOWER_BOUND: "right"}.get(verdict.claim or Claim.ESTIMATE, ""),
+    )
+
+
+def waiver_rows(policy: Policy | None) -> tuple[tuple[str, ...], ...]:
+    """Rule, reason, last day, model, approver and ticket of each waiver of the policy."""
+    waivers = policy.waivers if policy else ()
+    return tuple(
+        (w.rule, w.reason, w.expires.isoformat(), (w.model_sha256 or "every model")[:16], w.approved_by, w.ticket)
+        for w in waivers
+    )

@@ -1,0 +1,72 @@
+"""Files of MNIST's kind: planted pairs, gzipped or not, and every refusal."""
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from audit.errors import DataError, UsageError
+from audit.loading.datasets import fit, open_dataset
+from audit.loading.preprocess import Geometry
+
+RNG = np.random.default_rng(0)
+COLOUR = RNG.integers(0, 256, (6, 5, 7, 3), dtype=np.uint8)
+GREY = COLOUR[..., 0]
+LABELS = np.array([0, 1, 2, 0, 1, 2])
+
+
+def _save(folder: Path, **arrays: npt.ArrayLike) -> str:
+    np.savez(folder / "set.npz", **arrays)
+    return f"npz:{folder / 'set.npz'}"
+
+
+def _pixels(spec: str, channels: int = 3) -> npt.NDArray[np.generic]:
+    source = fit(open_dataset(spec), "eval", Geometry(channels=channels), seed=0, samples=None).source
+    return np.stack([source.pixels(index) for index in range(len(source))])
+
+
+def _idx(path: Path, array: npt.NDArray[np.uint8], *, zipped: bool = True) -> Path:
+    content = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, dtype=">u4").tobytes() + array.tobytes()
+    path.write_bytes(gzip.compress(content) if zipped else content)
+    return path
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_mnist_folder_and_file(zipped: bool, tmp_path: Path) -> None:
+    end = ".gz" if zipped else ""
+    for prefix, images in (("t10k", GREY), ("train", 255 - GREY)):
+        file = _idx(tmp_path / f"{prefix}-images-idx3-ubyte{end}", images, zipped=zipped)
+        _idx(tmp_path / f"{prefix}-labels-idx1-ubyte{end}", LABELS.astype(np.uint8), zipped=zipped)
+        for spec in {"t10k": ("", "?split=test"), "train": ("?split=train",)}[prefix]:
+            np.testing.assert_array_equal(_pixels(f"mnist:{tmp_path}{spec}", channels=1), images[:, None])
+        np.testing.assert_array_equal(_pixels(f"mnist:{file}", channels=1), images[:, None])
+    assert open_dataset(f"mnist:{tmp_path}").labels.tolist() == LABELS.tolist()
+    with pytest.raises(UsageError, match=r"Expected \?split= after a folder"):
+        open_dataset(f"mnist:{file}?split=train")
+
+
+def test_mnist_refusals(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"Expected t10k-images-idx3-ubyte or the same with \.gz .*got an empty folder"):
+        open_dataset(f"mnist:{tmp_path}")
+    images = _idx(tmp_path / "t10k-images-idx3-ubyte.gz", GREY)
+    with pytest.raises(DataError, match=r"Expected the labels of t10k-images-idx3-ubyte\.gz in"):
+        open_dataset(f"mnist:{tmp_path}")
+    labels = _idx(tmp_path / "t10k-labels-idx1-ubyte.gz", LABELS.astype(np.uint8))
+    with pytest.raises(
+        DataError, match=r"Expected an idx file of uint8 with 3 axes, got t10k-labels.*Name the images file"
+    ):
+        open_dataset(f"mnist:{labels}")
+    images.write_bytes(images.read_bytes()[:-20])
+    with pytest.raises(
+        DataError, match=r"Expected a whole idx file, got t10k-images-idx3-ubyte\.gz, which cannot be read"
+    ):
+        open_dataset(f"mnist:{tmp_path}")
+    _idx(images, LABELS.astype(np.uint8))
+    with pytest.raises(DataError, match=r"Expected an idx file of uint8 with 3 axes, got .* begins with '00000801'"):
+        open_dataset(f"mnist:{tmp_path}")
+    cut = _idx(tmp_path / "cut-images-idx3-ubyte", GREY, zipped=False)
+    cut.write_bytes(cut.read_bytes()[:-1])
+    with pytest.raises(DataError, match=r"Expected 210 bytes .* got 209: the file is truncated"):
+        open_dataset(f"mnist:{cut}")

@@ -1,0 +1,120 @@
+"""Image folders: planted sets and every refusal."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from audit.errors import DataError
+from audit.loading.datasets import fit, open_dataset
+from audit.loading.preprocess import Geometry
+
+
+def _plant(path: Path, value: int = 0, mode: str = "RGB", size: tuple[int, int] = (6, 4)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, value).save(path)
+    return path
+
+
+def _encoded(image: Image.Image, format: str, **settings: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format, **settings)
+    return buffer.getvalue()
+
+
+def test_imagefolder_reads_every_suffix(tmp_path: Path) -> None:
+    suffixes = ("png", "jpg", "jpeg", "bmp", "webp", "tif", "gif", "ppm")
+    for index, suffix in enumerate(suffixes):
+        _plant(tmp_path / ("cat" if index % 2 else "ape") / f"{index}.{suffix}", value=index)
+    _plant(tmp_path / "cat" / "deeper" / "UPPER.PNG", value=100)
+    dataset = open_dataset(f"imagefolder:{tmp_path}")
+    assert len(dataset) == len(suffixes) + 1
+    assert dataset.class_names == ("ape", "cat")
+    assert dataset.labels.tolist() == [0] * 4 + [1] * 5
+    assert dataset.native_shape == (3, 4, 6)
+    assert dataset.notes == ()
+    assert fit(dataset, "eval", Geometry(channels=3), seed=0, samples=None).batch(0, 9).pixels.shape == (9, 3, 4, 6)
+
+
+def test_imagefolder_notes_strays_and_empty_classes(tmp_path: Path) -> None:
+    _plant(tmp_path / "ape" / "0.png")
+    _plant(tmp_path / "loose.png")
+    (tmp_path / "bee").mkdir()
+    (tmp_path / "ape" / "Thumbs.db").write_bytes(b"")
+    (tmp_path / "ape" / "notes.txt").write_text("")
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / "ape" / ".DS_Store").write_bytes(b"")
+    dataset = open_dataset(f"imagefolder:{tmp_path}")
+    assert dataset.class_names == ("ape", "bee")
+    assert dataset.notes == (
+        "3 files skipped because no image of a class folder: loose.png, ape/Thumbs.db, ape/notes.txt.",
+        "1 class folder without images, kept as class: bee.",
+    )
+
+
+def test_imagefolder_follows_no_link_outside(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    inside = _plant(root / "ape" / "0.png")
+    outside = _plant(tmp_path / "secret" / "1.png", value=9)
+    (root / "ape" / "inside.png").symlink_to(inside)
+    (root / "ape" / "outside.png").symlink_to(outside)
+    (root / "ape" / "broken.png").symlink_to(tmp_path / "gone.png")
+    (root / "ape" / "folder").symlink_to(outside.parent)
+    (root / "bee").symlink_to(outside.parent)
+    dataset = open_dataset(f"imagefolder:{root}")
+    assert len(dataset) == 2
+    assert dataset.class_names == ("ape",)
+    assert "4 symbolic links skipped because leading out of the folder" in dataset.notes[0]
+    assert "bee, ape/folder, ape/broken.png, ape/outside.png" in dataset.notes[0]
+
+
+def test_imagefolder_without_classes_or_images(tmp_path: Path) -> None:
+    _plant(tmp_path / "0.png")
+    with pytest.raises(DataError, match=r"got no sub-folder, but 1 image at the top in .*csv:FILE"):
+        open_dataset(f"imagefolder:{tmp_path}")
+    (tmp_path / "ape").mkdir()
+    with pytest.raises(DataError, match="got 1 sub-folder without images in "):
+        open_dataset(f"imagefolder:{tmp_path}")
+    with pytest.raises(DataError, match=r"Expected a folder with one sub-folder a class, got the file '.*0\.png'"):
+        open_dataset(f"imagefolder:{tmp_path / '0.png'}")
+
+
+def test_imagefolder_names_five_damaged_images_and_the_count(tmp_path: Path) -> None:
+    _plant(tmp_path / "ape" / "good.png")
+    for index in range(7):
+        (tmp_path / "ape" / f"{index}.jpg").write_bytes(b"\xff\xd8broken" if index else b"")
+    with pytest.raises(DataError) as error:
+        open_dataset(f"imagefolder:{tmp_path}")
+    text = str(error.value)
+    assert text.startswith(
+        "Expected images that can be decoded, got 7 damaged ones of 8: ape/0.jpg (empty file), ape/1"
+    )
+    assert text.endswith("ape/4.jpg (not an image of a known format) and 2 more. Replace or remove them.")
+
+
+def test_truncated_image_is_named_when_read(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    (tmp_path / "ape").mkdir()
+    (tmp_path / "ape" / "cut.png").write_bytes(_encoded(Image.fromarray(noise), "PNG")[:6000])
+    dataset = open_dataset(f"imagefolder:{tmp_path}")
+    with pytest.raises(DataError, match=r"Expected an image that can be decoded, got ape/cut\.png \(.*\)\. Replace"):
+        dataset.images.image(0)
+
+
+def test_decompression_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _plant(tmp_path / "ape" / "bomb.png", size=(100, 100))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(DataError, match=r"ape/bomb\.png \(more pixels than is safe to decode\)"):
+        open_dataset(f"imagefolder:{tmp_path}")
+
+
+def test_ids_do_not_depend_on_names(tmp_path: Path) -> None:
+    for name, value in (("a", 1), ("b", 2), ("c", 3)):
+        _plant(tmp_path / "one" / "ape" / f"{name}.png", value)
+        _plant(tmp_path / "two" / "bee" / f"{name}_renamed.png", value)
+    one, two = (open_dataset(f"imagefolder:{tmp_path / name}") for name in ("one", "two"))
+    assert one.ids == two.ids
+    assert len(set(one.ids)) == 3
+    assert one.digest == two.digest
