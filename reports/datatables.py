@@ -1,8 +1,9 @@
 """The numbers behind a picture, as a table for those who cannot see it or want to read a value."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from heapq import nsmallest
+from typing import Any, TypeVar
 
 from audit.schema import Bars, Curve, Figure, Histogram, Matrix, Reliability, Scalar, Table
 from reports.numbers import Style, count_text, rounded_text
@@ -36,21 +37,8 @@ def data_table(figure: Figure, max_rows: int) -> DataTable | None:
         figure: any kind.
         max_rows: longer tables are thinned evenly (curves, histograms) or cut, and say so.
     """
-    match figure:
-        case Curve():
-            return _curve(figure, max_rows)
-        case Bars():
-            return _bars(figure, max_rows)
-        case Reliability():
-            return _reliability(figure)
-        case Matrix():
-            return _matrix(figure, max_rows)
-        case Histogram():
-            return _histogram(figure, max_rows)
-        case Table():
-            return _table(figure, max_rows)
-        case _:
-            return None
+    make = _MAKERS.get(type(figure))
+    return make(figure, max_rows) if make else None
 
 
 def _number(value: float) -> str:
@@ -95,10 +83,12 @@ def _bars(figure: Bars, max_rows: int) -> DataTable:
     )
     heads = [head for head, values in (("low", figure.low), ("high", figure.high)) if values is not None]
     columns = ("", figure.value_label, *heads)
-    return DataTable(columns, rows, _left_out(len(rows), len(figure.labels), "the first ones"), _after_name(len(columns)))
+    return DataTable(
+        columns, rows, _left_out(len(rows), len(figure.labels), "the first ones"), _after_name(len(columns))
+    )
 
 
-def _reliability(figure: Reliability) -> DataTable:
+def _reliability(figure: Reliability, _: int) -> DataTable:
     rows = tuple(
         (*map(_number, (b.confidence, b.accuracy)), count_text(b.n), f"{_number(b.null_low)} to {_number(b.null_high)}")
         for b in figure.bins
@@ -112,7 +102,7 @@ def _matrix(figure: Matrix, max_rows: int) -> DataTable:
         rows = tuple((name, *map(_number, row)) for name, row in zip(figure.rows, figure.values, strict=False))
         columns = (f"{figure.row_label} \\ {figure.column_label}", *figure.columns)
         return DataTable(columns, rows, numeric=_after_name(len(columns)))
-    ranked = sorted(_cells(figure), key=lambda cell: (-abs(cell[2]), cell[0], cell[1]))[:_LARGEST_CELLS]
+    ranked = nsmallest(_LARGEST_CELLS, _cells(figure), key=lambda cell: (-abs(cell[2]), cell[0], cell[1]))
     rows = tuple((_name(figure.rows, y), _name(figure.columns, x), _number(value)) for y, x, value in ranked)
     total = sum(map(len, figure.values))
     note = _left_out(len(rows), total, "the largest off the diagonal")
@@ -148,7 +138,7 @@ def _histogram(figure: Histogram, max_rows: int) -> DataTable:
 
 def _scalar(value: Scalar | None) -> str:
     if value is None:
-        return "–"
+        return "–"  # noqa: RUF001
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
@@ -159,6 +149,17 @@ def _scalar(value: Scalar | None) -> str:
 def _table(figure: Table, max_rows: int) -> DataTable:
     rows = tuple(tuple(map(_scalar, row)) for row in figure.rows[:max_rows])
     numeric = tuple(
-        any(len(row) > i and isinstance(row[i], int | float) for row in figure.rows) for i in range(len(figure.columns))
+        any(len(row) > i and isinstance(row[i], int | float) and not isinstance(row[i], bool) for row in figure.rows)
+        for i in range(len(figure.columns))
     )
     return DataTable(figure.columns, rows, _left_out(len(rows), len(figure.rows), "the first ones"), numeric)
+
+
+_MAKERS: dict[type, Callable[[Any, int], DataTable]] = {
+    Curve: _curve,
+    Bars: _bars,
+    Reliability: _reliability,
+    Matrix: _matrix,
+    Histogram: _histogram,
+    Table: _table,
+}

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 from markupsafe import Markup
 from matplotlib.figure import Figure as Canvas
+from pydantic import TypeAdapter
 
 from audit.schema import Bars, Curve, Figure, Histogram, Matrix, Reliability
 from reports.datatables import DataTable, data_table
@@ -25,6 +26,7 @@ from reports.text import clean, shorten
 
 _EMPTY = "There is nothing to draw: the figure holds no values."
 _FAILED = "The figure could not be drawn; its numbers are in the table."
+_FIGURE: TypeAdapter[Figure] = TypeAdapter(Figure)
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Picture:
     note: str = ""
 
 
-def draw_picture(figure: Figure, key: str, *, max_rows: int = 100, drawing: bool = True) -> Picture:
+def draw_picture(figure: Figure, key: str, *, max_rows: int = 60, drawing: bool = True) -> Picture:
     """Draw a figure; equal figures and keys give equal bytes.
 
     Args:
@@ -77,16 +79,23 @@ def draw_picture(figure: Figure, key: str, *, max_rows: int = 100, drawing: bool
     plan = _plan(figure)
     if plan is None:
         return base
-    height, draw = plan
-    if height == 0:
+    if plan[0] == 0:
         return _with(base, note=_EMPTY)
     if not drawing:
         return _with(base, note="The drawing was left out to keep the report small.")
+    svg = _drawn(figure.model_dump_json(), key)
+    return _with(base, svg=svg, legend=_legend(figure), note=_left_out(figure)) if svg else _with(base, note=_FAILED)
+
+
+@lru_cache(maxsize=128)
+def _drawn(content: str, key: str) -> Markup | None:
+    """The drawing of a figure given as JSON; kept, since a report that is too large is laid out several times."""
+    figure = _FIGURE.validate_json(content)
+    plan = _plan(figure)
     try:
-        svg = render_svg(height, draw, key=key, title=clean(figure.title), description=clean(figure.alt))
+        return plan and render_svg(*plan, key=key, title=clean(figure.title), description=clean(figure.alt))
     except (ValueError, ArithmeticError, IndexError, MemoryError):
-        return _with(base, note=_FAILED)
-    return _with(base, svg=svg, legend=_legend(figure), note=_left_out(figure))
+        return None
 
 
 def _with(picture: Picture, *, svg: Markup | None = None, legend: tuple[LegendItem, ...] = (), note: str) -> Picture:
@@ -145,8 +154,6 @@ def _left_out(figure: Figure) -> str:
             half = MAX_BARS // 2
             return f"Drawn are the {half} lowest and the {half} highest of {len(figure.labels):,}."
         case Matrix() if max(len(figure.rows), len(figure.columns)) > MAX_CELLS_DRAWN:
-            return f"{len(figure.rows):,} × {len(figure.columns):,} cells; opacity is the square root of the value."
+            return f"{len(figure.rows):,} × {len(figure.columns):,} cells; opacity is the square root of the value."  # noqa: RUF001
         case _:
             return ""
-
-

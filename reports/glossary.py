@@ -8,7 +8,7 @@ _ALWAYS: tuple[Entry, ...] = (
     ("Digest (sha256)", "A fingerprint of a file or of the model. Equal digests mean equal content."),
     (
         "Estimate",
-        "A number computed from a sample. The true value lies in the stated interval, at the stated level of confidence.",
+        "A number computed from a sample. The true value lies in the stated interval, at the stated level.",
     ),
     (
         "Interval",
@@ -33,8 +33,11 @@ _CLAIM_TERMS: dict[Claim, Entry] = {
 _OUTCOME_TERMS: dict[Outcome, Entry] = {
     Outcome.PASS: ("PASS ✓", "The number satisfies the rule with the confidence that the policy asks for."),
     Outcome.FAIL: ("FAIL ✗", "The number breaks the rule with the confidence that the policy asks for."),
-    Outcome.INCONCLUSIVE: ("INCONCLUSIVE ?", "The number is compatible with both; or the probe could not vouch for it."),
-    Outcome.NOT_RUN: ("NOT-RUN –", "There is no number. Nothing examined is not the same as nothing found."),
+    Outcome.INCONCLUSIVE: (
+        "INCONCLUSIVE ?",
+        "The number is compatible with both, or cannot be relied on.",
+    ),
+    Outcome.NOT_RUN: ("NOT-RUN –", "There is no number. Nothing examined is not the same as nothing found."),  # noqa: RUF001
     Outcome.ERROR: ("ERROR !", "The measurement broke off or cannot be read. It says nothing about the model."),
 }
 _CONTROL: Entry = (
@@ -44,7 +47,10 @@ _CONTROL: Entry = (
 )
 _THREAT: Entry = ("Threat model", "What an attacker wants, knows and may do. A result holds for that attacker only.")
 _WAIVER: Entry = ("Waiver", "The failure of a rule, accepted by a named person for a reason, until a date.")
-_EPS: Entry = ("eps (ε)", "The largest change that an attack may make to a pixel (norm linf) or to the image (norm l2).")
+_EPS: Entry = (
+    "eps (ε)",
+    "The largest change that an attack may make to a pixel (norm linf) or to the image (norm l2).",
+)
 _TRUST: Entry = ("Trust exception", "Code that came with the model or its loader, and that was allowed to run.")
 
 

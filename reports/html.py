@@ -32,7 +32,7 @@ class _Detail:
 
 
 _DETAILS = (
-    _Detail(100, drawing=True, note=""),
+    _Detail(60, drawing=True, note=""),
     _Detail(10, drawing=True, note="The tables of figures were cut to ten rows to keep this report under {} MB."),
     _Detail(10, drawing=False, note="Drawings were left out to keep this report under {} MB; short tables remain."),
 )
@@ -49,18 +49,18 @@ def render_html(report: Report, run_dir: Path, *, max_mb: float = 5.0) -> str:
     """
     room = int(max_mb * BYTES_A_MB) - _SLACK_BYTES
     shelf = ImageShelf(run_dir, {e.path: e.sha256 for result in report.record.results for e in result.evidence})
-    drawn: dict[str, tuple[Picture | GridView, ...]] = {}
+    drawn: dict[int, tuple[Picture | GridView, ...]] = {}
     notes: tuple[str, ...] = ()
     for detail in _DETAILS:
         drawn = _draw_all(report, shelf, detail)
         notes = (detail.note.format(f"{max_mb:g}"),) if detail.note else ()
-        bare = {probe: tuple(map(_bare, pictures)) for probe, pictures in drawn.items()}
+        bare = {place: tuple(map(_bare, pictures)) for place, pictures in drawn.items()}
         left = room - _size(_page(report, bare, notes, ""))
         if left >= 0:
             break
     kept = within((p for pictures in drawn.values() for p in pictures if isinstance(p, GridView)), max(0, left))
-    chosen = {probe: tuple(kept.get(p.key, p) for p in pictures) for probe, pictures in drawn.items()}
-    if any(chosen[probe] != drawn[probe] for probe in drawn):
+    chosen = {place: tuple(kept.get(p.key, p) for p in pictures) for place, pictures in drawn.items()}
+    if any(chosen[place] != drawn[place] for place in drawn):
         notes += (f"Some images were left out to keep this report under {max_mb:g} MB.",)
     page = _page(report, chosen, notes, "")
     download = _packed(report)
@@ -77,11 +77,11 @@ def _size(page: str) -> int:
     return len(page.encode())
 
 
-def _draw_all(report: Report, shelf: ImageShelf, detail: _Detail) -> dict[str, tuple[Picture | GridView, ...]]:
-    drawn: dict[str, tuple[Picture | GridView, ...]] = {}
+def _draw_all(report: Report, shelf: ImageShelf, detail: _Detail) -> dict[int, tuple[Picture | GridView, ...]]:
+    drawn: dict[int, tuple[Picture | GridView, ...]] = {}
     for index, result in enumerate(report.record.results, start=1):
-        keys = (f"fig-{index}-{place}" for place in range(1, len(result.figures) + 1))
-        drawn[result.probe] = tuple(_draw_figures(zip(result.figures, keys, strict=True), shelf, detail))
+        keys = (f"fig-{index}-{nth}" for nth in range(1, len(result.figures) + 1))
+        drawn[index] = tuple(_draw_figures(zip(result.figures, keys, strict=True), shelf, detail))
     return drawn
 
 

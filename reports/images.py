@@ -45,9 +45,7 @@ class ImageShelf:
 
     def grid(self, figure: ImageGrid, key: str) -> GridView:
         """The grid with every image that may be shown."""
-        rows = tuple(
-            tuple(self._tile(tile.path, tile.label) for tile in row) for row in figure.rows[:_MAX_ROWS] if row
-        )
+        rows = tuple(tuple(self._tile(tile.path, tile.label) for tile in row) for row in figure.rows[:_MAX_ROWS] if row)
         rest = len(figure.rows) - _MAX_ROWS
         note = f"The first {_MAX_ROWS} of {len(figure.rows):,} rows are shown." if rest > 0 else ""
         return GridView(key, figure.title, figure.caption, figure.alt, figure.columns, rows, note)
@@ -99,4 +97,3 @@ def _only(grid: GridView, kept: set[int]) -> GridView:
 def without_images(grid: GridView) -> GridView:
     """The grid with its labels alone, for measuring the rest of the page."""
     return _only(grid, set())
-

@@ -6,7 +6,7 @@ from math import floor, log10
 
 from audit.schema import Claim, Interval, MetricSpec
 
-CLAIM_MARKS = {Claim.ESTIMATE: "", Claim.LOWER_BOUND: "≥ ", Claim.UPPER_BOUND: "≤ "}
+CLAIM_MARKS = {Claim.ESTIMATE: "", Claim.LOWER_BOUND: "≥\u00a0", Claim.UPPER_BOUND: "≤\u00a0"}
 CLAIM_WORDS = {Claim.ESTIMATE: "estimate", Claim.LOWER_BOUND: "lower bound", Claim.UPPER_BOUND: "upper bound"}
 _CLAIM_ROUNDING = {
     Claim.ESTIMATE: ROUND_HALF_EVEN,
@@ -58,10 +58,10 @@ def _decimals(value: Decimal, half_width: Decimal) -> int:
     return min(places, max(0, -int(value.normalize().as_tuple().exponent)))
 
 
-def _written(value: Decimal, decimals: int, rounding: str) -> str:
+def _written(value: Decimal, decimals: int, rounding: str, digits: int = 2) -> str:
     if abs(value) >= _LARGEST or (decimals > _MOST_DECIMALS and value != 0):
-        mantissa, exponent = f"{value:.1e}".split("e")
-        return f"{mantissa} × 10{str(int(exponent)).translate(_SUPERSCRIPTS)}"
+        mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+        return f"{mantissa} × 10{str(int(exponent)).translate(_SUPERSCRIPTS)}"  # noqa: RUF001
     rounded = value.quantize(Decimal(1).scaleb(-min(decimals, _MOST_DECIMALS)), rounding=rounding)
     return f"{rounded + 0:,}".replace("-", "\u2212")
 
@@ -100,10 +100,8 @@ def rounded_text(value: float, style: Style, digits: int = 3) -> str:
     if scaled == 0:
         return "0" + style.suffix
     places = digits - 1 - floor(log10(abs(scaled)))
-    if places > _MOST_DECIMALS:
-        return _written(scaled, places, ROUND_HALF_EVEN) + style.suffix
-    trimmed = min(max(0, places), max(0, -int(scaled.normalize().as_tuple().exponent)))
-    return _written(scaled, trimmed, ROUND_HALF_EVEN) + style.suffix
+    text = _written(scaled, max(0, places), ROUND_HALF_EVEN, digits)
+    return (text.rstrip("0").rstrip(".") if "." in text and "×" not in text else text) + style.suffix  # noqa: RUF001
 
 
 def count_text(count: int) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from audit.schema import Bars, Curve, Histogram, Matrix, Reliability
 from reports.numbers import Style, rounded_text
@@ -61,7 +61,7 @@ def draw_curve(canvas: Canvas, figure: Curve) -> None:
         axes.set_xscale("log", nonpositive="mask")
         axes.xaxis.set_major_locator(LogLocator(numticks=7))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: rounded_text(x, Style())))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.xaxis.set_minor_locator(NullLocator())
     if figure.y_range is not None and figure.y_range[0] < figure.y_range[1]:
         low, high = figure.y_range
         axes.set_ylim(low, high + 0.02 * (high - low))

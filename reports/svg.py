@@ -1,14 +1,15 @@
 """A matplotlib drawing as inline SVG: own ids, colours of the page's theme, a title and a description.
 
-What matplotlib wrote is parsed and written again, so the markup is well formed and every text in it is escaped, whatever
-the class names were.
+What matplotlib wrote is parsed and written again, so the markup is well formed and every text in it is escaped,
+whatever the class names were.
 """
 
 import io
 import re
 import warnings
 from collections.abc import Callable
-from xml.etree import ElementTree
+from typing import Any
+from xml.etree import ElementTree as ET
 
 import matplotlib as mpl
 from markupsafe import Markup
@@ -22,7 +23,7 @@ _THEME = {INK: "--ink", MUTED: "--muted", GRID: "--rule", PAPER: "--paper"} | {
 }
 WIDTH = 420
 """Drawn width; on a phone of 360 px it shrinks to about 0.78, so that 12.5 px text stays near 10 px."""
-_RC = {
+_RC: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "audit-report",
     "text.parse_math": False,
@@ -55,20 +56,20 @@ def render_svg(height: int, draw: Callable[[Figure], None], *, key: str, title: 
         figure.get_layout_engine().set(w_pad=0.04, h_pad=0.04)  # type: ignore[union-attr, call-arg]
         figure.patch.set_visible(False)
         draw(figure)
-        FigureCanvasSVG(figure).print_svg(buffer, metadata=_NO_METADATA)
-    root = ElementTree.fromstring(buffer.getvalue())  # noqa: S314 - our own drawing
+        FigureCanvasSVG(figure).print_svg(buffer, metadata=_NO_METADATA)  # type: ignore[no-untyped-call]
+    root = ET.fromstring(buffer.getvalue())  # noqa: S314 - our own drawing
     _drop_global_style(root)
     _own_ids(root, key)
     _restyle(root)
     _describe(root, key, title, description)
-    return Markup(ElementTree.tostring(root, encoding="unicode"))  # noqa: S704 - serialised, hence escaped
+    return Markup(ET.tostring(root, encoding="unicode"))  # noqa: S704 - serialised, hence escaped
 
 
 def _local(name: str) -> str:
     return name.rsplit("}", 1)[-1]
 
 
-def _drop_global_style(root: ElementTree.Element) -> None:
+def _drop_global_style(root: ET.Element) -> None:
     """Remove matplotlib's `* {...}` sheet: inside a page it would hit every element of it."""
     for parent in list(root.iter()):
         for child in list(parent):
@@ -76,7 +77,7 @@ def _drop_global_style(root: ElementTree.Element) -> None:
                 parent.remove(child)
 
 
-def _own_ids(root: ElementTree.Element, key: str) -> None:
+def _own_ids(root: ET.Element, key: str) -> None:
     """Namespaces off, unused ids away, used ones renamed so that drawings of one page never collide."""
     for element in root.iter():
         element.tag = _local(element.tag)
@@ -95,7 +96,7 @@ def _own_ids(root: ElementTree.Element, key: str) -> None:
             element.set("id", used[old])
 
 
-def _restyle(root: ElementTree.Element) -> None:
+def _restyle(root: ET.Element) -> None:
     for element in root.iter():
         style = element.get("style")
         if style is not None:
@@ -115,11 +116,11 @@ def _two_decimals(match: re.Match[str]) -> str:
     return f"{float(match[0]):.2f}".rstrip("0").rstrip(".")
 
 
-def _describe(root: ElementTree.Element, key: str, title: str, description: str) -> None:
+def _describe(root: ET.Element, key: str, title: str, description: str) -> None:
     for name in ("width", "height", "version"):
         root.attrib.pop(name, None)
     root.attrib |= {"class": "plot", "role": "img", "aria-labelledby": f"{key}-t {key}-d"}
     for position, (tag, mark, text) in enumerate((("title", "t", title), ("desc", "d", description))):
-        element = ElementTree.Element(tag, {"id": f"{key}-{mark}"})
+        element = ET.Element(tag, {"id": f"{key}-{mark}"})
         element.text = text
         root.insert(position, element)

@@ -12,6 +12,9 @@ _BIDI_CONTROLS = {chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 
 _LINK = re.compile(r"https?://[^\s<>\"'`]+[^\s<>\"'`.,;:)\]]|arXiv:\s?(\d{4}\.\d{4,5})(?:v\d+)?")
 
 
+_ABBREVIATIONS = frozenset("ace auc auroc ece fpr iou l1 l2 mce mmd nll ood roc sce tnr tpr tv".split())  # noqa: SIM905
+
+
 @dataclass(frozen=True)
 class Piece:
     """A stretch of text, with an address when it is a link."""
@@ -61,8 +64,15 @@ def metric_name(metric: str) -> str:
 
 
 def plain(identifier: str) -> str:
-    """An identifier with spaces for its dots, hyphens and underscores."""
-    return re.sub(r"[._-]+", " ", identifier)
+    """An identifier with spaces for its dots, hyphens and underscores, and the field's abbreviations in capitals."""
+    parts = re.split(r"[._-]+", identifier)
+    return " ".join(part.upper() if part in _ABBREVIATIONS else part for part in parts)
+
+
+def sentence(text: str) -> str:
+    """The text with one full stop at its end."""
+    stripped = text.rstrip()
+    return stripped if stripped.endswith((".", "!", "?", "…")) else f"{stripped}."
 
 
 def capital(text: str) -> str:

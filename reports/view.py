@@ -14,9 +14,9 @@ from reports.view_probe import GapView, ProbeView, gap_views, has_section, probe
 from reports.view_scorecard import Badge, RuleRow, badge, rule_rows, waiver_rows
 from reports.view_summary import Block, summary_blocks
 
-Pictures = Mapping[str, tuple[Picture | GridView, ...]]
-"""What was drawn, by probe id."""
-NOT_JUDGED = Badge("–", "NOT JUDGED", "not-run")
+Pictures = Mapping[int, tuple[Picture | GridView, ...]]
+"""What was drawn, by the place (from 1) of the probe's result in the record."""
+NOT_JUDGED = Badge("–", "NOT JUDGED", "not-run")  # noqa: RUF001
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def build_view(report: Report, pictures: Pictures, *, notes: tuple[str, ...] = (
 
     Args:
         report: facts, and the gate's verdicts when there are any.
-        pictures: figures as drawn, by probe id.
+        pictures: figures as drawn, by place.
         notes: what was left out of this page.
         download: data URI of the packed `audit.json`, or empty.
     """
@@ -105,7 +105,9 @@ def _header(report: Report) -> Header:
     return Header(
         title=shorten(record.subject.name, 120) or "unnamed model",
         badge=badge(gate.outcome) if gate else NOT_JUDGED,
-        sentence=gate.sentence.removeprefix(f"{gate.outcome.value}: ") if gate else "No policy was given: these are measurements, without a judgement.",
+        sentence=gate.sentence.removeprefix(f"{gate.outcome.value}: ")
+        if gate
+        else "No policy was given: these are measurements, without a judgement.",
         digest=short_digest(record.subject.digest),
         date=f"{finished[:10]}, {finished[11:16]} UTC" if len(finished) >= 16 else finished or "not on record",
         policy=f"{gate.policy_id}, version {gate.policy_version}" if gate else "none",
@@ -146,7 +148,7 @@ def _probes(report: Report, registry: Registry, pictures: Pictures) -> tuple[Pro
             cards.get(result.probe),
             registry=registry,
             judged=judged,
-            pictures=pictures.get(result.probe, ()),
+            pictures=pictures.get(index, ()),
             cost=report.costs.get(result.probe),
         )
         for index, result in enumerate(report.record.results, start=1)

@@ -56,7 +56,7 @@ def model_card(record: RunRecord) -> ModelCard:
         ("Specification", subject.spec),
         ("Digest", subject.digest),
         ("Parameters", count_text(subject.parameters)),
-        ("Input", f"{channels} × {height} × {width} (channels, height, width), pixels in [0, 1]"),
+        ("Input", f"{channels} × {height} × {width} (channels, height, width), pixels in [0, 1]"),  # noqa: RUF001
         ("Classes", count_text(subject.num_classes)),
         ("Raw output", subject.output),
         ("Access used", ", ".join(subject.access)),

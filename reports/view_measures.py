@@ -1,5 +1,6 @@
 """Measurements as texts: what was measured, under which setting, how much, and how sure."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -9,6 +10,8 @@ from reports.text import capital, setting_text, words
 
 _ROWS_A_METRIC = 40
 _HEADLINES = 3
+_TOO_MANY_SETTINGS = 8
+"""A metric stated at more settings than this, such as every class, has no single number to put on top."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,8 @@ def headlines(result: ProbeResult, registry: Registry, judged: Iterable[str]) ->
     first_of_metric: dict[str, Measurement] = {}
     for measurement in result.measurements:
         first_of_metric.setdefault(measurement.metric, measurement)
-    firsts = [m for m in first_of_metric.values()]
+    settings = Counter(measurement.metric for measurement in result.measurements)
+    telling = [m for m in first_of_metric.values() if settings[m.metric] <= _TOO_MANY_SETTINGS]
     ranked = [m for m in result.measurements if measurement_id(m.metric, m.where) in wanted]
-    ranked += [m for m in firsts if m not in ranked]
+    ranked += [m for m in telling or first_of_metric.values() if m not in ranked]
     return tuple(number_of(measurement, registry) for measurement in ranked[:_HEADLINES])

@@ -1,9 +1,10 @@
 """One probe as a section of the report."""
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from audit.schema import Cost, Diagnostic, PositiveControl, ProbeCard, ProbeResult, Reason, RunRecord, Status, dump_json
+from audit.schema import Cost, Diagnostic, PositiveControl, ProbeCard, ProbeResult, Reason, RunRecord, Status
 from reports.figures import Picture
 from reports.images import GridView
 from reports.numbers import count_text, duration_text
@@ -12,7 +13,7 @@ from reports.view_measures import MetricGroup, Number, Registry, headlines, metr
 
 _STATUS_MARKS = {
     Status.MEASURED: ("✓", "Measured", "measured"),
-    Status.SKIPPED: ("–", "Skipped", "not-run"),
+    Status.SKIPPED: ("–", "Skipped", "not-run"),  # noqa: RUF001
     Status.INCONCLUSIVE: ("?", "Inconclusive", "inconclusive"),
     Status.FAILED: ("!", "Failed", "error"),
 }
@@ -147,12 +148,9 @@ def settings_rows(settings: Mapping[str, object]) -> tuple[tuple[str, str], ...]
 
 
 def _setting(value: object) -> str:
-    if isinstance(value, str):
-        return value
-    try:
-        return dump_json(value).strip()
-    except (TypeError, ValueError):
-        return str(value)
+    if value is None:
+        return "not set"
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
 
 
 def _cost_text(cost: Cost | None) -> str:

@@ -1,13 +1,14 @@
 """The scorecard: each rule with its number drawn against its threshold."""
 
 from dataclasses import dataclass
+from math import ceil, floor, log10
 
 from audit.schema import Claim, GateResult, MetricSpec, Outcome, Policy, Verdict
 from reports.numbers import CLAIM_WORDS, Style, count_text, exact_text, interval_text, rounded_text, value_text
 from reports.text import metric_name, setting_text
 from reports.view_measures import Registry, interval_how
 
-MARKS = {Outcome.PASS: "✓", Outcome.FAIL: "✗", Outcome.INCONCLUSIVE: "?", Outcome.NOT_RUN: "–", Outcome.ERROR: "!"}
+MARKS = {Outcome.PASS: "✓", Outcome.FAIL: "✗", Outcome.INCONCLUSIVE: "?", Outcome.NOT_RUN: "–", Outcome.ERROR: "!"}  # noqa: RUF001
 _DRAWN_WIDTH, _MARGIN = 300.0, 8.0
 _ZOOM_BELOW = 0.2
 
@@ -111,24 +112,32 @@ def _row(verdict: Verdict, registry: Registry) -> RuleRow:
 
 
 def _scale(verdict: Verdict, spec: MetricSpec | None) -> tuple[float, float]:
-    """The metric's whole range, or a stretch of it where number and threshold lie close together."""
+    """Round ends of the row's scale: the metric's whole range, or a part of it where all that is shown lies close."""
     shown = [verdict.threshold]
     if verdict.value is not None:
         shown.append(verdict.value)
         shown += [verdict.interval.low, verdict.interval.high] if verdict.interval else []
     low, high = min(shown), max(shown)
-    floor = spec.low if spec and spec.low is not None else None
-    ceiling = spec.high if spec and spec.high is not None else None
-    bounded = floor is not None and ceiling is not None and floor < ceiling
-    if bounded and floor is not None and ceiling is not None:
-        is_close = verdict.value is not None and high - low < _ZOOM_BELOW * (ceiling - floor)
+    least = spec.low if spec is not None else None
+    most = spec.high if spec is not None else None
+    if least is not None and most is not None:
+        is_close = verdict.value is not None and high - low < _ZOOM_BELOW * (most - least)
         if not is_close:
-            return min(floor, low), max(ceiling, high)
-    pad = 0.6 * (high - low) or 0.1 * abs(high) or 1.0
-    start, end = low - pad, high + pad
-    return (start if floor is None else max(start, min(floor, low))), (
-        end if ceiling is None else min(end, max(ceiling, high))
+            return min(least, low), max(most, high)
+    start, end = _round_ends(low, high)
+    return (
+        start if least is None or low < least else max(start, least),
+        end if most is None or high > most else min(end, most),
     )
+
+
+def _round_ends(low: float, high: float) -> tuple[float, float]:
+    """A stretch around both with some room, ending on multiples of 1, 2 or 5 times a power of ten."""
+    pad = 0.5 * (high - low) or 0.5 * abs(high) or 1.0
+    start, end = low - pad, high + pad
+    power = 10.0 ** floor(log10((end - start) / 4))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= (end - start) / 8)
+    return round(floor(start / step) * step, 12), round(ceil(end / step) * step, 12)
 
 
 def _whisker(verdict: Verdict, spec: MetricSpec | None, style: Style, value: str) -> Whisker:

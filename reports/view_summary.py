@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from audit.schema import Outcome, ProbeResult, Report, Status, Verdict
 from reports.numbers import count_text
-from reports.text import capital, metric_name, setting_text, words
+from reports.text import capital, metric_name, sentence, setting_text, words
 from reports.view_measures import Registry, headlines
 from reports.view_scorecard import threshold_text, verdict_value
 
@@ -49,10 +49,15 @@ def _ungated(report: Report, registry: Registry) -> tuple[Block, ...]:
             setting = f" ({number.setting})" if number.setting else ""
             spread = f", {number.how} {number.interval}" if number.interval else ""
             numbers.append(f"{metric_name(number.metric)}{setting}: {number.value}{spread}, n = {number.n}.")
-    steps = [*_control_steps(report), "Write down what a release must satisfy as a policy, and judge these facts by it."]
+    steps = [
+        *_control_steps(report),
+        "Write down what a release must satisfy as a policy, and judge these facts by it.",
+    ]
     return (
         _block("What was measured", "next", "•", numbers, "Nothing was measured."),
-        _block("What could not be told", "inconclusive", "?", _gaps(report.record.results), "Every probe that ran told."),
+        _block(
+            "What could not be told", "inconclusive", "?", _gaps(report.record.results), "Every probe that ran told."
+        ),
         _block("What to do next", "next", "→", steps, "", _MOST_STEPS),
     )
 
@@ -72,10 +77,10 @@ def subject_of(verdict: Verdict) -> str:
 def _line(verdict: Verdict, registry: Registry) -> str:
     style = registry.style(verdict.metric)
     value = verdict_value(verdict, style)
-    waived = f" Waived: {verdict.waived}." if verdict.waived else ""
+    waived = f" Waived: {sentence(verdict.waived)}" if verdict.waived else ""
     if verdict.outcome in (Outcome.PASS, Outcome.FAIL) and value:
         return f"{subject_of(verdict)}: {value}; {threshold_text(verdict, style)} is required.{waived}"
-    return f"{subject_of(verdict)}: {verdict.reason}{waived}"
+    return f"{subject_of(verdict)}: {sentence(verdict.reason)}{waived}"
 
 
 def _gaps(results: Iterable[ProbeResult]) -> list[str]:
@@ -90,7 +95,9 @@ def _unjudged_gaps(report: Report) -> list[str]:
 
 def _control_steps(report: Report) -> list[str]:
     failed = [r.probe for r in report.record.results if any(not control.passed for control in r.controls)]
-    return [f"Do not rely on {probe}: its positive control failed. Repair the set-up and run it again." for probe in failed]
+    return [
+        f"Do not rely on {probe}: its positive control failed. Repair the set-up and run it again." for probe in failed
+    ]
 
 
 def _steps(verdicts: list[Verdict], report: Report, registry: Registry) -> list[str]:

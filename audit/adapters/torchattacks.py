@@ -21,6 +21,8 @@ What is walled off here, how it was seen, and the test in tests/audit/adapters/t
 - PGDL2 divides by |gradient| + 1e-10: below about 1e-10 its steps shrink to nothing (run). 1e-30 is passed instead.
   `test_l2_steps_do_not_shrink_with_the_gradient`.
 - PGDL2 with eps = 0 computes 0/0 and returns NaN (run). eps = 0 gives the clean images back. `test_radius_zero`.
+- PGDL2 takes `view` of the gradient and fails where a model gives it channels-last (run, on a ResNet). The gradient
+  is made contiguous. `test_channels_last_gradient`.
 - Inputs outside [0, 1] are clipped silently, which moves the centre of the ball (read). They are refused.
   `test_refuses_pixels_outside_the_box`.
 - A model without parameters prints to stdout and gets no device; one whose class is called `RobModel` is normalised
@@ -118,6 +120,8 @@ class _Recorder(nn.Module):
         self.eval()
 
     def forward(self, pixels: Tensor) -> Tensor:
+        if pixels.requires_grad:
+            pixels.register_hook(torch.Tensor.contiguous)  # type: ignore[no-untyped-call]
         logits = self.ask(pixels)
         self.note(pixels.detach(), logits.detach())
         return logits
@@ -140,7 +144,7 @@ def _attack(
     generator: torch.Generator,
 ) -> Tensor:
     """Runs an engine's attack within the walls."""
-    clean = pixels.detach().to(subject.device, torch.float32)
+    clean = pixels.detach().to(subject.device, torch.float32).contiguous()
     if not bool(((clean >= 0) & (clean <= 1)).all()):
         raise ValueError(
             "Expected pixels in [0, 1], got some outside. Undo the normalisation; it belongs to the model."

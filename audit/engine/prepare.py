@@ -10,11 +10,21 @@ import torch
 
 from audit.api import DataSplit, Role, Subject
 from audit.errors import PrerequisiteError, UsageError
-from audit.loading.checks import check_subject, subject_with_access
-from audit.loading.datasets import Dataset, check_labels, fit, open_dataset, parse_data_argument
+from audit.loading.checks import adapted, check_subject
+from audit.loading.datasets import (
+    Dataset,
+    check_labels,
+    conversion_notes,
+    fit,
+    open_dataset,
+    parse_data_argument,
+)
 from audit.loading.models import LoadedSubject, ModelRequest, load_subject
+from audit.loading.preprocess import Geometry
 from audit.loading.selftest import preprocessing_selftest
 from audit.schema import DataInfo, Diagnostic, SubjectInfo
+
+SELFTEST_SAMPLES = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +90,7 @@ def prepare(inputs: Inputs, note: Callable[[str], None]) -> Prepared:
     }
     checks = _checks(loaded, datasets, data, inputs.seed)
     info = loaded.info.model_copy(update={"checks": (*loaded.info.checks, *checks)})
-    subject = subject_with_access(loaded.subject, checks)
+    subject = adapted(loaded.subject, checks)
     info = info.model_copy(update={"access": tuple(sorted(subject.access))})
     return Prepared(loaded, subject, info, data, tuple(_data_info(datasets[role], data[role]) for role in data))
 
@@ -128,23 +138,21 @@ def available_threads() -> int:
 
 def _checks(
     loaded: LoadedSubject, datasets: dict[Role, Dataset], data: dict[Role, DataSplit], seed: int
-) -> list[Diagnostic]:
+) -> tuple[Diagnostic, ...]:
+    """What only real images can show; nothing without `eval` data."""
     if "eval" not in data:
-        return []
-    dataset, split = datasets["eval"], data["eval"]
-    found = list(check_subject(loaded.subject, split))
-    channels = loaded.preprocessing.geometry.channels
-    if dataset.native_shape is not None and dataset.native_shape[0] != channels:
-        kinds = {1: "grey", 3: "RGB"}
-        text = (
-            f"The images are {kinds[dataset.native_shape[0]]}, the model takes {kinds[channels]}: they are converted."
-        )
-        found.append(Diagnostic(code="channels_converted", text=text))
+        return ()
+    dataset = datasets["eval"]
+    notes = conversion_notes(dataset, loaded.preprocessing.geometry)
 
-    def refit(geometry: object) -> DataSplit:
-        return fit(dataset, "eval", geometry, seed=seed, samples=512)  # type: ignore[arg-type]
+    def refit(geometry: Geometry) -> DataSplit:
+        return fit(dataset, "eval", geometry, seed=seed, samples=SELFTEST_SAMPLES)
 
-    return [*found, *preprocessing_selftest(loaded, dataset.native_shape, refit)]
+    return (
+        *check_subject(loaded.subject, data["eval"]),
+        *(Diagnostic(code="channels_converted", text=text) for text in notes),
+        *preprocessing_selftest(loaded, refit, native_shape=dataset.native_shape, n=SELFTEST_SAMPLES),
+    )
 
 
 def _data_info(dataset: Dataset, split: DataSplit) -> DataInfo:

@@ -45,7 +45,7 @@ class Fit:
         mismatched: keys of both, with the shape (or dtype) in the file and in the network.
         outside: keys that do not carry the prefix.
         untracked: missing `num_batches_tracked`, which decide nothing in eval mode.
-        matched: number of keys that fit, `untracked` among them.
+        matched: number of keys that fit.
     """
 
     path: str
@@ -72,9 +72,10 @@ class Fit:
     def rank(self) -> tuple[bool, bool, int, int, int]:
         """Better fits are greater: whole ones first, then the weights themselves before their averages."""
         name = self.path.split(".")[-1]
-        wrong = len(self.unexpected) + len(self.mismatched)
+        wrong = len(self.unexpected) + len(self.mismatched) + len(self.outside)
+        there = self.matched + len(self.untracked)
         familiar = 1 if not self.path else -USUAL_NAMES.index(name) if name in USUAL_NAMES else -len(USUAL_NAMES)
-        return self.complete, self.complete and not self.averaged, self.matched, -wrong, familiar
+        return self.complete, self.complete and not self.averaged, there, -wrong, familiar
 
 
 def find_state_dict(
@@ -143,7 +144,7 @@ def fit_to(path: str, tensors: Tensors, network: Tensors, prefix: str) -> Fit:
         mismatched=mismatched,
         outside=tuple(key for key in tensors if not key.startswith(prefix)),
         untracked=tuple(key for key in absent if key.endswith("num_batches_tracked")),
-        matched=len(network) - len(missing) - len(mismatched),
+        matched=len(network) - len(absent) - len(mismatched),
     )
 
 

@@ -93,8 +93,8 @@ def _shape_cause(fit: Fit, network: Tensors) -> str:
     rows = {(stored[:1], wanted[:1]) for stored, wanted in shapes.values() if stored[1:] == wanted[1:]}
     same_rows = all(stored[1:] == wanted[1:] for stored, wanted in shapes.values()) and len(rows) == 1
     if same_rows and any(len(wanted) >= 2 for _, wanted in shapes.values()) and len(shapes) <= MOST_NAMED:
-        stored = next(iter(rows))[0][0]
-        return f"the head of the file has {stored} classes. Say num_classes={stored} in the spec."
+        classes = next(iter(rows))[0][0]
+        return f"the head of the file has {classes} classes. Say num_classes={classes} in the spec."
     if len(shapes) == 1:
         stored, wanted = next(iter(shapes.values()))
         if len(stored) == len(wanted) == 4 and stored[0] == wanted[0] and stored[2:] == wanted[2:]:

@@ -62,15 +62,15 @@ def _overridden(declared: Steps, steps: Steps) -> Steps:
 
 def _normalisation(steps: Steps, channels: int, notes: list[str]) -> Normalisation:
     mean, std = steps.mean or (0.0,), steps.std or (1.0,)
-    if channels == 1 and len(mean) > 1:
+    if channels == 1 and max(len(mean), len(std)) > 1:
         mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
-        notes.append(
-            f"one channel: the average of the channels' statistics is used (mean {mean[0]:.4g}, std {std[0]:.4g})"
-        )
-    if len(mean) not in (1, channels):
+        numbers = f"mean {mean[0]:.4g}, std {std[0]:.4g}"
+        notes.append(f"one channel: the average of the channels' statistics is used ({numbers})")
+    wrong = [str(len(values)) for values in (mean, std) if len(values) not in (1, channels)]
+    if wrong:
         raise UsageError(
-            f"Expected {channels} means and deviations, one a channel, got {len(mean)} from {steps.origin}. "
+            f"Expected {channels} means and deviations, one a channel, got {' and '.join(wrong)} from {steps.origin}. "
             "Give as many as the network has channels."
         )
-    mean, std = (tuple(values * channels if len(values) == 1 else values) for values in (mean, std))
+    mean, std = (values * channels if len(values) == 1 else values for values in (mean, std))
     return Normalisation(mean, std, steps.channel_order or "rgb")

@@ -116,7 +116,7 @@ def _statistics_problems(read: Mapping[str, Any]) -> list[str]:
     if mean is None or std is None:
         return []
     problems = []
-    if len(mean) != len(std):
+    if len(mean) != len(std) and 1 not in (len(mean), len(std)):
         problems.append(f"as many means as deviations, got {len(mean)} and {len(std)}")
     if not all(math.isfinite(value) for value in (*mean, *std)) or not all(value > 0 for value in std):
         problems.append("finite means and deviations above 0, got others")

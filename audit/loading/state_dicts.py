@@ -74,7 +74,7 @@ def stated_prefix(dicts: Mapping[str, Tensors], prefix: str) -> str:
         UsageError: when no key begins with it; the prefixes that there are, are listed.
     """
     keys = [key for tensors in dicts.values() for key in tensors]
-    for form in (prefix, prefix.rstrip(".") + "."):
+    for form in (prefix.rstrip(".") + ".", prefix):
         if any(key.startswith(form) for key in keys):
             return form
     heads = Counter(key.partition(".")[0] + "." for key in keys if "." in key)

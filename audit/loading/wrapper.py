@@ -108,7 +108,7 @@ def observe(network: nn.Module, normalisation: Normalisation, shape: tuple[int, 
         given = "x".join(map(str, pixels.shape))
         reason = (str(error).strip().splitlines() or [""])[0]
         raise SubjectError(
-            f"Expected {name} to take images of {given}, got {type(error).__name__}: {reason} "
+            f"Expected {name} to take images of {given}, got {type(error).__name__}: {reason}. "
             "Give the size it was made for with --preprocess .../size=HxW, and its channels with in_chans."
         ) from error
     field, diagnostics = _find_field(returned, name)

@@ -39,7 +39,7 @@ class Bins:
     @property
     def weight(self) -> Floats:
         """Share of the samples, (m,)."""
-        return self.count / self.count.sum()
+        return np.asarray(self.count / self.count.sum(), dtype=np.float64)
 
     @property
     def difference(self) -> Floats:

@@ -97,10 +97,10 @@ METRICS = (
 HOW_TO_READ = (
     "Of all answers given with 80 % confidence, 80 % should be right. Read the sign first (confidence_gap; temperature "
     "above 1 is over-confident), then the size (ece), then whether it is more than noise: null_ece is what a perfect "
-    "model would show on this many samples, and p_value how often it would show as much. Calibration says nothing about "
-    "being right: a model that always states its base rate is calibrated and useless, so read it beside accuracy and "
-    "nll. If ece_after_temperature is much smaller than ece, dividing the logits by one number mends most of it without "
-    "changing any prediction. aurc and augrc tell whether abstaining on low confidence would avoid errors."
+    "model would show on this many samples, and p_value how often it would show as much. Calibration does not say "
+    "how often it is right: a model that always states its base rate is calibrated and useless, so read it beside "
+    "accuracy and nll. If ece_after_temperature is much smaller than ece, dividing the logits by one number mends most "
+    "of it and changes no prediction. aurc and augrc tell whether abstaining on low confidence would avoid errors."
 )
 
 LIMITS = (

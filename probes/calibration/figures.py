@@ -35,9 +35,10 @@ def reliability(study: Study) -> Reliability:
     outside = int(np.sum((bins.accuracy < low) | (bins.accuracy > high)))
     words = "over-confident" if study.top.gap > 0 else "under-confident"
     alt = (
-        f"Reliability diagram over {len(bins.count)} non-empty bins of {len(study)} samples. {outside} bins lie outside "
-        f"the {study.config.level:.0%} band of a calibrated model. Mean confidence {study.top.confidence.mean():.3f}, "
-        f"accuracy {study.top.correct.mean():.3f}: on average {words} by {abs(study.top.gap):.3f}."
+        f"Reliability diagram over {len(bins.count)} non-empty bins of {len(study)} samples. {outside} bins lie "
+        f"outside the {study.config.level:.0%} band of a calibrated model. Mean confidence "
+        f"{study.top.confidence.mean():.3f}, accuracy {study.top.correct.mean():.3f}: on average {words} by "
+        f"{abs(study.top.gap):.3f}."
     )
     rows = zip(bins.confidence, bins.accuracy, bins.count, low, high, strict=True)
     return Reliability(
@@ -116,8 +117,8 @@ def estimators(measured: Sequence[Measurement]) -> Table:
     return Table(
         id="calibration-estimators",
         title="Calibration errors by estimator",
-        caption="The same answers under different estimators. Where they disagree, bins or noise decide, not the model. "
-        "Compare with null_ece, which a perfectly calibrated model would show.",
+        caption="The same answers under different estimators. Where they differ, bins or noise decide, not the model: "
+        "compare with null_ece, which a perfectly calibrated model would show.",
         alt=f"Table of {len(rows)} calibration errors between {min(values):.4f} and {max(values):.4f}, with intervals.",
         columns=("estimator", "setting", "value", "low", "high", "n"),
         rows=tuple(rows),

@@ -12,12 +12,13 @@ bin's sign is beyond doubt (|d| > sqrt(ln n) standard errors) the noise enters w
 which restores sharpness for plainly miscalibrated models. Where the plug-in value is no larger than what the exact null
 (labels drawn from the confidences) shows, low is 0.
 
-Both tails have at most (1 - level)/2, whatever the truth: the interval is too wide rather than too narrow, widest in
-relative terms for calibrated models, and always holds the plug-in value.
+Both tails have at most (1 - level)/2 whatever the truth, as far as sums over bins are normal: the interval is too wide
+rather than too narrow, most so for calibrated models, and it always holds the plug-in value. Exact limits
+(`gap_high`, the null) take over where few errors make normal theory void.
 
-Source: the bootstrap's failure at 0: Andrews 2000, Econometrica 68(2); bins with a sure sign: the generalised moment
-selection of Andrews & Soares 2010, Econometrica 78(1); two regimes, calibrated or not, for the l2 error: Sun, Chaudhari,
-Barnett & Dobriban 2024, arXiv:2408.08998.
+Source: the failure of the bootstrap at 0: Andrews 2000, Econometrica 68(2); bins with a sure sign: the generalised
+moment selection of Andrews & Soares 2010, Econometrica 78(1); two regimes, calibrated or not, for the l2 error: Sun,
+Chaudhari, Barnett & Dobriban 2024, arXiv:2408.08998.
 Differs from source: the l1 bounds are derived here from convexity; for l2 the family is inverted by simulation in place
 of a normal approximation. Coverage is measured in the tests.
 """
@@ -33,10 +34,10 @@ from scipy.stats import norm
 
 from audit.api import Interval
 from audit.toolkit.statistics import lower_limit, upper_limit
-from probes.calibration import binned, smooth
+from probes.calibration import binned
 from probes.calibration.binned import Bins
 from probes.calibration.null import NullDraws
-from probes.calibration.scores import Floats, Ints, TopLabel
+from probes.calibration.scores import Floats, TopLabel
 
 L1_METHOD = "convexity-bounds"
 L2_METHOD = "parametric-inversion"
@@ -144,62 +145,6 @@ def debiased_interval(bins: Bins, noise: Noise) -> Interval:
         low = 0.0
     high = min(max(high, noise.gap_high, binned.debiased_rms(bins)), 1.0)
     return Interval(low=min(low, high), high=high, level=noise.level, method=L2_METHOD)
-
-
-def smooth_interval(noise: Noise, value: float) -> Interval:
-    """Interval of SmoothECE: the fixed points of the l1 limits at every bandwidth.
-
-    If the limits hold at the true fixed point s, then s = smECE_s <= limit(s) and, as limit(s) - s falls, s lies below
-    the limit's own fixed point; likewise above the smallest s that the lower limit does not exceed. So the level is
-    kept although the bandwidth is found from the data.
-    """
-    fine = smooth.residual_spectrum(noise.top)
-    margin = noise.margin
-    high = smooth.fixed_point(lambda sigma: min(smooth.smooth_ece_at(fine, sigma) + margin, 1.0))
-    high = min(max(high, noise.gap_high, value), 1.0)
-    low = 0.0 if _smooth_null_reaches(noise, value) else _smooth_low(noise, value)
-    return Interval(low=min(low, value), high=high, level=noise.level, method=L1_METHOD)
-
-
-def _smooth_null_reaches(noise: Noise, value: float) -> bool:
-    """Whether more than a tail of the calibrated draws have a SmoothECE of at least `value`."""
-    cells, mass = _cells(noise.top)
-    starts = smooth.grid_starts(noise.top.confidence)
-    grid = np.zeros((len(noise.null.hits), smooth.COARSE_GRID))
-    grid[:, cells] = (mass - noise.null.in_bins(starts)) / len(noise.top)
-    at_value = np.abs(smooth.smoothed(smooth.spectrum(grid), max(value, 1e-6))).sum(axis=1)
-    return bool(np.mean(at_value >= value) > noise.tail)
-
-
-def _cells(top: TopLabel) -> tuple[Ints, Floats]:
-    starts = smooth.grid_starts(top.confidence)
-    cells = smooth.grid_cells(top.confidence)[starts]
-    return cells, np.add.reduceat(top.confidence, starts)
-
-
-def _smooth_low(noise: Noise, value: float) -> float:
-    """Smallest bandwidth that the lower limit at that bandwidth does not exceed, found from below."""
-    top, n = noise.top, len(noise.top)
-    residual = (top.confidence - top.correct) / n
-    cells = smooth.grid_cells(top.confidence)
-    variance = np.bincount(cells, residual**2, smooth.COARSE_GRID)
-    mean = smooth.spectrum(np.bincount(cells, residual, smooth.COARSE_GRID).astype(np.float64))
-    draws = smooth.spectrum(noise.normal[:, : smooth.COARSE_GRID] * np.sqrt(variance))
-
-    def excess(sigma: float) -> float:
-        simulated = smooth.smoothed(draws, sigma)
-        return l1_low(smooth.smoothed(mean, sigma), simulated.std(axis=0), simulated, noise.tail, n) - sigma
-
-    reached, passed = 0.0, value
-    for sigma in np.geomspace(value / 64, value, 13):
-        if excess(float(sigma)) <= 0:
-            passed = float(sigma)
-            break
-        reached = float(sigma)
-    for _ in range(5 if reached > 0 else 0):
-        middle = (reached + passed) / 2
-        reached, passed = (middle, passed) if excess(middle) > 0 else (reached, middle)
-    return reached
 
 
 def _root(function: Callable[[float], float]) -> float:

@@ -12,6 +12,7 @@ from probes.calibration import binned, bootstrap, classwise, intervals, null, se
 from probes.calibration.binned import Bins
 from probes.calibration.intervals import Noise
 from probes.calibration.scores import Scores, TopLabel
+from probes.calibration.smooth_limits import smooth_interval
 from probes.calibration.study import Study, estimate, partitions, prepared
 from probes.calibration.temperature import Fit
 
@@ -93,7 +94,7 @@ def calibration_errors(study: Study) -> Iterator[Measurement]:
     yield estimate("ece_sweep", binned.ece(swept), n, found, assumptions=chosen)
     value = smooth.smooth_ece(study.top)
     kernel = ("reflected Gaussian kernel of a width equal to the value; not logit-scaled",)
-    yield estimate("smooth_ece", value, n, intervals.smooth_interval(noise, value), assumptions=kernel)
+    yield estimate("smooth_ece", value, n, smooth_interval(noise, value), assumptions=kernel)
     yield _classwise(study)
     yield _worst_bin(study)
 

@@ -35,19 +35,21 @@ class NullDraws:
 
     def in_bins(self, starts: Ints) -> Floats:
         """Hits in each bin of a coarser partition, (draws, m)."""
-        return np.add.reduceat(self.hits, np.searchsorted(self.atoms, starts), axis=1).astype(np.float64)
+        hits = np.add.reduceat(self.hits, np.searchsorted(self.atoms, starts), axis=1)
+        return np.asarray(hits, dtype=np.float64)
 
     def signed(self, bins: Bins) -> Floats:
         """Each bin's share times (mean confidence - accuracy) in each draw, (draws, m)."""
-        return (bins.count * bins.confidence - self.in_bins(bins.starts)) / self.total
+        expected = bins.count * bins.confidence
+        return np.asarray((expected - self.in_bins(bins.starts)) / self.total, dtype=np.float64)
 
     def ece(self, bins: Bins) -> Floats:
         """ECE of each draw over these bins, (draws,)."""
-        return np.abs(self.signed(bins)).sum(axis=1)
+        return np.asarray(np.abs(self.signed(bins)).sum(axis=1))
 
     def rms(self, bins: Bins) -> Floats:
         """The l2 form of each draw, (draws,)."""
-        return np.sqrt((self.signed(bins) ** 2 / bins.weight).sum(axis=1))
+        return np.asarray(np.sqrt((self.signed(bins) ** 2 / bins.weight).sum(axis=1)))
 
 
 def draw(confidence: Floats, partitions: Sequence[Ints], draws: int, rng: np.random.Generator) -> NullDraws:

@@ -76,7 +76,7 @@ def score(logits: Logits, labels: Ints, inverse_temperature: Floats | float = 1.
 def sample_labels(logits: Logits, temperature: float, rng: np.random.Generator) -> Ints:
     """Labels drawn from `softmax(logits / temperature)`, (n,): of these the truth about calibration is known."""
     n, classes = logits.shape
-    uniform = rng.random(n)
+    uniform = rng.random((n,))
     drawn = np.empty(n, dtype=np.int64)
     for rows in chunks(n, classes):
         shifted = logits[rows].astype(np.float64)

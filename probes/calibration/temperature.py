@@ -4,7 +4,7 @@ NLL(b) = mean(logsumexp(b z) - b z_y) is convex in b = 1/T; it is minimised by s
 relative step of 1e-9, so that nothing depends on a learning rate. T > 1: over-confident, T < 1: under-confident.
 
 Source: Guo et al. 2017, arXiv:1706.04599, section 4.2 (temperature); Royall & Tsou 2003, JRSS B 65(2) and Kent 1982,
-Biometrika 69(1) (likelihood ratios scaled by the sandwich ratio, valid where temperature scaling is not the true model).
+Biometrika 69(1) (likelihood ratios scaled by the sandwich ratio, valid where temperature scaling is not true).
 Differs from source: the scaling only ever widens the interval.
 """
 
@@ -124,7 +124,8 @@ def cross_fit(
 
 
 def _flat(logits: Logits, rows: Ints) -> bool:
-    return all(bool(np.all(np.ptp(logits[rows[part]], axis=1) == 0)) for part in chunks(len(rows), logits.shape[1]))
+    parts = (logits[rows[part]] for part in chunks(len(rows), logits.shape[1]))
+    return all(bool(np.all(z == z[:, :1])) for z in parts)
 
 
 def _extreme(logits: Logits, labels: Ints, rows: Ints) -> float | None:

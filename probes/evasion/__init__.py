@@ -52,7 +52,8 @@ MOST_EXAMPLES = 6
         ),
         MetricSpec(
             id="evasion.survives_8bit",
-            meaning="Share of the adversarial images found that still fool the model once saved with 8 bits a value.",
+            meaning="Share of the adversarial images found that still fool the model and lie in the same ball when "
+            "saved with 8 bits a value; in L2 the rounding alone often leaves the ball.",
             better="neither",
             where={"norm": WHERE["norm"]},
             low=0,

@@ -52,7 +52,7 @@ def judge_control(tally: Tally, norm: Norm, num_classes: int, attacks: int) -> P
     return PositiveControl(
         name=f"grey-radius-{norm}",
         passed=passed,
-        expected=f"at {norm} radius {radius}, where every image can become grey, not significantly more than "
-        f"{share:.1%} of the correct samples stay correct (exact binomial test, level {LEVEL}), and one breaks",
+        expected=f"at {norm} radius {radius}, where every image can become grey, at least one right sample breaks and "
+        f"not significantly more than {share:.1%} stay correct (exact binomial test, level {LEVEL})",
         observed=f"{standing} of {n} stayed correct" if n else "no correct sample to attack",
     )

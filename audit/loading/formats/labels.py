@@ -47,8 +47,7 @@ def _value_complaint(labels: npt.NDArray[Any]) -> tuple[str, str] | None:
         return f"integer labels, got {found}", "Save class indices as int64."
     negative = labels[labels < 0]
     if len(negative):
-        found = (
-            f"{counted(len(negative), 'negative label')} ({listed([f'{label:g}' for label in np.unique(negative)])})"
-        )
+        values = listed([f"{label:g}" for label in np.unique(negative)])
+        found = f"{counted(len(negative), 'negative label')} ({values})"
         return f"labels of 0 or more, got {found}", "-1 usually marks a split without labels: choose a labelled one."
     return None

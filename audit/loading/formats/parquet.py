@@ -77,7 +77,6 @@ def open_parquet(location: str) -> Dataset:
         raise DataError(f"Expected the same class names in all tables of {place!r}, got different ones. Name one file.")
     rows, problems = SpooledRows(), Problems()
     labels = [_spool_table(table, rows, problems) for table in tables]
-    problems.check()
     checked = checked_labels(np.concatenate(labels), f"column {tables[0].label!r} of {place!r}", problems)
     inspection = inspect(rows, problems)
     problems.check()
@@ -114,7 +113,7 @@ def _split_name(file: Path) -> str:
 
 
 def _spool_table(table: Table, rows: SpooledRows, problems: Problems) -> npt.NDArray[Any]:
-    """Copies the images of a table; its labels."""
+    """Copies the images of a table; its labels, without those that are missing."""
     rows.begin(table.name)
     labels, missing, row = [np.zeros(0, dtype=np.int64)], [], 0
     for images, batch_labels in _batches(table):
@@ -128,7 +127,7 @@ def _spool_table(table: Table, rows: SpooledRows, problems: Problems) -> npt.NDA
                 f"Expected a label in every row, got {counted(batch_labels.null_count, 'empty one')} in column "
                 f"{table.label!r} of {table.name}. Remove those rows."
             )
-        labels.append(batch_labels.to_numpy(zero_copy_only=False))
+        labels.append(batch_labels.drop_null().to_numpy(zero_copy_only=False))
     if missing:
         problems.add(
             f"Expected image bytes in every row, got none in {counted(len(missing), 'row')} of {table.name} "

@@ -170,6 +170,22 @@ def test_radius_zero(name, norm):
     assert quirk.isnan().any()
 
 
+class ChannelsLast(nn.Module):
+    def forward(self, pixels):
+        margin = pixels.permute(0, 2, 3, 1).flatten(1).pow(2).sum(dim=1)
+        return torch.stack([margin, -margin], dim=1)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_channels_last_gradient(norm):
+    pixels, labels = torch.full((2, 3, 4, 4), 0.5), torch.tensor([0, 0])
+    with pytest.raises(RuntimeError, match="view size"):  # the quirk
+        engine.PGDL2(ChannelsLast())(pixels, labels)
+    for given in (pixels, pixels.contiguous(memory_format=torch.channels_last)):
+        moved = run("pgd", subject_of(ChannelsLast()), given, labels, norm, 0.05)
+        assert distance(moved, pixels, norm).min() > 0.049
+
+
 def test_refuses_pixels_outside_the_box():
     for pixels in (torch.full((1, *SHAPE), 1.01), torch.full((1, *SHAPE), torch.nan)):
         with pytest.raises(ValueError, match=r"Expected pixels in \[0, 1\]"):

@@ -11,18 +11,11 @@ from audit.errors import DataError, UsageError
 from audit.loading.datasets import fit, open_dataset
 from audit.loading.preprocess import Geometry
 
-RNG = np.random.default_rng(0)
-COLOUR = RNG.integers(0, 256, (6, 5, 7, 3), dtype=np.uint8)
-GREY = COLOUR[..., 0]
+GREY = np.random.default_rng(0).integers(0, 256, (6, 5, 7), dtype=np.uint8)
 LABELS = np.array([0, 1, 2, 0, 1, 2])
 
 
-def _save(folder: Path, **arrays: npt.ArrayLike) -> str:
-    np.savez(folder / "set.npz", **arrays)
-    return f"npz:{folder / 'set.npz'}"
-
-
-def _pixels(spec: str, channels: int = 3) -> npt.NDArray[np.generic]:
+def _pixels(spec: str, channels: int) -> npt.NDArray[np.generic]:
     source = fit(open_dataset(spec), "eval", Geometry(channels=channels), seed=0, samples=None).source
     return np.stack([source.pixels(index) for index in range(len(source))])
 
@@ -54,9 +47,7 @@ def test_mnist_refusals(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"Expected the labels of t10k-images-idx3-ubyte\.gz in"):
         open_dataset(f"mnist:{tmp_path}")
     labels = _idx(tmp_path / "t10k-labels-idx1-ubyte.gz", LABELS.astype(np.uint8))
-    with pytest.raises(
-        DataError, match=r"Expected an idx file of uint8 with 3 axes, got t10k-labels.*Name the images file"
-    ):
+    with pytest.raises(DataError, match=r"Expected an idx file of uint8 with 3 axes, got t10k-labels"):
         open_dataset(f"mnist:{labels}")
     images.write_bytes(images.read_bytes()[:-20])
     with pytest.raises(

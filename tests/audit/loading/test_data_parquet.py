@@ -141,3 +141,15 @@ def test_damaged_file(tmp_path: Path) -> None:
     empty.mkdir()
     with pytest.raises(DataError, match=r"Expected parquet files in '.*empty', got none"):
         open_dataset(f"parquet:{empty}")
+
+
+def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as error:
+        open_dataset(_write(tmp_path / "a.parquet", [_png(0), b"broken", None, _png(1)], [0, None, -1, 1]))
+    empty_labels, no_bytes, negative, damaged = str(error.value).splitlines()
+    assert empty_labels.startswith("Expected a label in every row, got 1 empty one")
+    assert no_bytes.startswith("Expected image bytes in every row, got none in 1 row")
+    assert negative.startswith("Expected labels of 0 or more, got 1 negative label (-1)")
+    assert (
+        "got 2 damaged ones of 4: a.parquet row 1 (not an image of a known format), a.parquet row 2 (empty" in damaged
+    )

@@ -1,0 +1,185 @@
+"""Whether a subject behaves as a classifier must, on real samples."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from audit.api import Batch, DataSplit, Subject
+from audit.errors import DataError, SubjectError
+from audit.loading.gradient_checks import gradient_diagnostics
+from audit.schema import Diagnostic
+
+MOST_SAMPLES = 256
+BATCH_SIZE = 32
+ALONE_SAMPLES = 8
+"""Samples that are also run one by one."""
+TOLERANCE = 1e-3
+"""Of logits, relative to the largest: convolutions in TF32 on a GPU stay within it, batch statistics do not."""
+ROUNDING = 1e-5
+SATURATED_GAP = 50.0
+SATURATED_SHARE = 0.1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Seen:
+    """Samples (on the subject's device) and the subject's logits on them."""
+
+    batch: Batch
+    logits: Tensor
+
+    @property
+    def scale(self) -> float:
+        """The largest absolute logit, at least 1."""
+        return max(1.0, float(self.logits.abs().max()))
+
+
+def check_subject(subject: Subject, split: DataSplit) -> tuple[Diagnostic, ...]:
+    """Runs the subject on the first 256 samples of a split, and says what a reader of its numbers should know.
+
+    The subject, its buffers and torch's random state are left as they were found. Codes: `saturated`,
+    `nondeterministic`, `batch_dependent`, `stateful`, `no_gradient`, `nonfinite_gradient`, `zero_gradient`.
+
+    Args:
+        subject: as loaded.
+        split: images of the subject's shape, with labels below its number of classes.
+
+    Raises:
+        DataError: when there are no samples, or their pixels do not fit the subject.
+        SubjectError: when outputs are NaN or Inf, or are not one row of logits an image.
+    """
+    if len(split) == 0:
+        raise DataError("Expected at least one sample to check the model on, got an empty split. Choose another.")
+    before = {name: buffer.detach().clone() for name, buffer in subject.model.named_buffers()}
+    found: list[Diagnostic] = []
+    with _random_state_kept(subject.device), subject.untouched():
+        seen = _look(subject, split)
+        repeated, spread = _repeated(subject, seen)
+        found += [
+            *_saturated(seen),
+            *repeated,
+            *_alone(subject, seen, spread),
+            *gradient_diagnostics(subject, seen.batch),
+        ]
+        found += _stateful(subject, before)
+    return tuple(found)
+
+
+def adapted(subject: Subject, diagnostics: tuple[Diagnostic, ...]) -> Subject:
+    """The subject with the access that the diagnostics leave: without gradients after `no_gradient`."""
+    if all(diagnostic.code != "no_gradient" for diagnostic in diagnostics):
+        return subject
+    return dataclasses.replace(subject, access=subject.access - {"gradients"})
+
+
+@contextlib.contextmanager
+def _random_state_kept(device: torch.device) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield
+
+
+def _look(subject: Subject, split: DataSplit) -> _Seen:
+    batches, logits = [], []
+    for start in range(0, min(len(split), MOST_SAMPLES), BATCH_SIZE):
+        batch = split.batch(start, min(start + BATCH_SIZE, MOST_SAMPLES))
+        _check_pixels(batch, subject)
+        with torch.no_grad():
+            logits.append(subject.logits(batch.pixels))
+        if tuple(logits[-1].shape) != (len(batch.labels), subject.num_classes):
+            raise SubjectError(
+                f"Expected logits of shape {(len(batch.labels), subject.num_classes)}, got {tuple(logits[-1].shape)}. "
+                "Return one row of logits an image, whatever the batch."
+            )
+        batches.append(batch)
+    rows = torch.cat(logits)
+    broken = (~torch.isfinite(rows)).any(1).nonzero()[:, 0].tolist()
+    if broken:
+        first = f"{split.sample_ids(broken[:1])[0]} at position {broken[0]}"
+        raise SubjectError(
+            f"Expected finite logits, got NaN or Inf for {len(broken)} of {len(rows)} samples "
+            f"({len(broken) / len(rows):.1%}), the first being {first}. "
+            "Check weights and preprocessing; nothing can be measured on a NaN."
+        )
+    pixels = torch.cat([batch.pixels for batch in batches]).to(subject.device)
+    labels = torch.cat([batch.labels for batch in batches]).to(subject.device)
+    return _Seen(Batch(pixels, labels, range(len(rows))), rows)
+
+
+def _check_pixels(batch: Batch, subject: Subject) -> None:
+    problems = []
+    shape = tuple(batch.pixels.shape[1:])
+    if shape != subject.input_shape:
+        problems.append(f"Expected images of {subject.input_shape}, got {shape}. Say the size with --preprocess.")
+    low, high = float(batch.pixels.min()), float(batch.pixels.max())
+    if not (low >= 0 and high <= 1):
+        problems.append(f"Expected pixels in [0, 1], got {low:.3g} to {high:.3g}. Store them without normalisation.")
+    if int(batch.labels.min()) < 0 or int(batch.labels.max()) >= subject.num_classes:
+        found = f"{int(batch.labels.min())} to {int(batch.labels.max())}"
+        problems.append(
+            f"Expected labels 0 to {subject.num_classes - 1}, got {found}. Map them to the model's classes."
+        )
+    if problems:
+        raise DataError("\n".join(problems))
+
+
+def _saturated(seen: _Seen) -> list[Diagnostic]:
+    top = seen.logits.topk(2, dim=1).values
+    gap = float((top[:, 0] - top[:, 1]).median())
+    certain = float((seen.logits.softmax(1).max(1).values == 1).float().mean())
+    if gap <= SATURATED_GAP and certain <= SATURATED_SHARE:
+        return []
+    text = (
+        f"logits are saturated: the median gap between the first two is {gap:.3g} and {certain:.1%} of samples have a "
+        "confidence of exactly 1 in float32. Gradients of the cross-entropy vanish there, as after scaling by a low "
+        "temperature; attacks that use it look weaker than they are."
+    )
+    return [Diagnostic(code="saturated", text=text)]
+
+
+def _repeated(subject: Subject, seen: _Seen) -> tuple[list[Diagnostic], float]:
+    """Whether a second forward gives the same, and by how much it differs."""
+    pixels = seen.batch.pixels[:BATCH_SIZE]
+    with torch.no_grad():
+        spread = float((subject.logits(pixels) - seen.logits[: len(pixels)]).abs().max())
+    if spread == 0:
+        return [], spread
+    rounding = spread <= ROUNDING * seen.scale
+    text = f"two forwards of the same images differ by up to {spread:.3g} in a logit"
+    text += ", as rounding does" if rounding else ": the model is random; measured robustness may be noise"
+    return [Diagnostic(code="nondeterministic", text=text, severity="info" if rounding else "warning")], spread
+
+
+def _alone(subject: Subject, seen: _Seen, spread: float) -> list[Diagnostic]:
+    """Whether an image's logits depend on the others of its batch."""
+    pixels = seen.batch.pixels[:ALONE_SAMPLES]
+    try:
+        with torch.no_grad():
+            alone = torch.cat([subject.logits(image[None]) for image in pixels])
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [""])[0]
+        text = f"the model fails on a single image ({type(error).__name__}: {reason}), so it uses its batch"
+        return [Diagnostic(code="batch_dependent", text=text)]
+    difference = float((alone - seen.logits[: len(pixels)]).abs().max())
+    if difference <= max(TOLERANCE * seen.scale, 3 * spread):
+        return []
+    text = (
+        f"an image's logits change by up to {difference:.3g} with the other images of its batch, as with batch "
+        "statistics in training mode; every number depends on the batch size"
+    )
+    return [Diagnostic(code="batch_dependent", text=text)]
+
+
+def _stateful(subject: Subject, before: dict[str, Tensor]) -> list[Diagnostic]:
+    after = dict(subject.model.named_buffers())
+    changed = [name for name, buffer in before.items() if name in after and not torch.equal(after[name], buffer)]
+    if not changed:
+        return []
+    text = (
+        f"a forward in eval mode changes {len(changed)} buffers ({', '.join(changed[:3])}); results depend on the past"
+    )
+    return [Diagnostic(code="stateful", text=text)]

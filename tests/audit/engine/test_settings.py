@@ -1,0 +1,33 @@
+import pytest
+
+from audit.catalog import all_probes
+from audit.engine.settings import parse_settings
+from audit.errors import UsageError
+
+PROBES = all_probes()
+
+
+def test_values_reach_the_configuration():
+    configs = parse_settings(["accuracy.level=0.9", "evasion.eps_linf=1/255,8/255", "evasion.samples=64"], PROBES)
+
+    assert configs["accuracy"].level == 0.9
+    assert configs["evasion"].eps_linf == ("1/255", "8/255")
+    assert configs["evasion"].samples == 64
+
+
+def test_probes_without_settings_keep_their_defaults():
+    assert parse_settings([], PROBES) == {}
+
+
+def test_every_problem_is_named_at_once():
+    texts = ["acuracy.level=0.9", "accuracy.levle=0.9", "accuracy.level=2", "accuracy"]
+
+    with pytest.raises(UsageError) as caught:
+        parse_settings(texts, PROBES)
+
+    message = str(caught.value)
+    assert "Expected a probe among accuracy" in message
+    assert "got 'levle'. Did you mean level?" in message
+    assert "accuracy.level: Input should be less than 1 (got 2)" in message
+    assert "Expected PROBE.KEY=VALUE, got 'accuracy'" in message
+    assert "audit probes explain PROBE" in message

@@ -1,0 +1,118 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from audit.schema import Outcome, Report
+from reports.view import build_view
+from tests.reports import sample
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    return sample.sample_report(tmp_path_factory.mktemp("run"))
+
+
+def test_summary_follows_from_the_verdicts(report: Report):
+    holds, fails, untold, steps = build_view(report, {}).summary
+    assert [item.split(":")[0] for item in holds.items] == [
+        "Accuracy, top1", "Calibration, ECE", "Certified, accuracy (eps = 2/255, norm = linf)",
+    ]  # fmt: skip
+    assert fails.items[0] == (
+        "Evasion, robust accuracy (eps = 8/255, norm = linf): ≤\u00a012.3\u00a0%; at least 30\u00a0% is required."
+    )
+    assert fails.items[1].endswith("Waived: Attack surface is closed in this product.")
+    assert len(untold.items) == 3
+    assert untold.more == ""
+    assert steps.more == "and 2 more below"
+    assert steps.items[0].startswith("Do not rely on poisoning: its positive control failed.")
+    assert steps.items[1] == "Rule ROB-1: bring robust accuracy to at least 30\u00a0%, or have a waiver approved."
+
+
+def test_inconclusive_says_how_many_more_samples(report: Report):
+    assert report.gate is not None
+    only = tuple(v for v in report.gate.verdicts if v.outcome is Outcome.INCONCLUSIVE)
+    judged = report.model_copy(update={"gate": report.gate.model_copy(update={"verdicts": only})})
+    steps = build_view(judged, {}).summary[3]
+    assert "Rule ACC-2: audit about 4,200 further images to settle it." in steps.items
+
+
+def test_whisker_stays_on_its_scale(report: Report):
+    for row in build_view(report, {}).scorecard.rows:
+        w = row.whisker
+        xs = [w.threshold_x, w.required_x, w.required_x + w.required_width]
+        xs += [w.value_x] if w.value_x is not None else []
+        xs += list(w.interval_x or ())
+        assert all(8 <= x <= 292 for x in xs)
+        assert w.value_x is None or w.interval_x is None or w.interval_x[0] <= w.value_x <= w.interval_x[1]
+
+
+def test_bounds_point_where_the_truth_lies(report: Report):
+    arrows = {row.rule: row.whisker.arrow for row in build_view(report, {}).scorecard.rows}
+    assert (arrows["ROB-1"], arrows["CERT-1"], arrows["ACC-1"]) == ("left", "right", "")
+
+
+def test_required_side_follows_the_rule(report: Report):
+    rows = {row.rule: row for row in build_view(report, {}).scorecard.rows}
+    at_least, at_most = rows["ACC-1"].whisker, rows["CAL-1"].whisker
+    assert at_least.required_x == at_least.threshold_x
+    assert at_most.required_x + at_most.required_width == pytest.approx(at_most.threshold_x)
+    assert rows["CAL-1"].threshold == "at most 5\u00a0%"
+
+
+def test_headlines_are_the_judged_numbers(report: Report):
+    accuracy = build_view(report, {}).probes[0]
+    assert [number.metric for number in accuracy.answer] == ["accuracy.top1", "accuracy.worst_class"]
+
+
+def test_what_was_not_measured(report: Report):
+    view = build_view(report, {})
+    assert [(gap.id, gap.status.word, gap.code) for gap in view.gaps] == [
+        ("certified", "Inconclusive", "budget"),
+        ("membership", "Skipped", "missing_role"),
+        ("poisoning", "Failed", "control_failed"),
+    ]
+    assert view.not_asked == ("unlearning",)
+
+
+def test_glossary_holds_what_is_used(report: Report):
+    terms = [term for term, _ in build_view(report, {}).glossary]
+    assert "Upper bound (≤)" in terms
+    assert "Waiver" in terms
+    bare = report.model_copy(update={"gate": None, "policy": None, "record": sample.record(())})
+    terms = [term for term, _ in build_view(bare, {}).glossary]
+    assert "Upper bound (≤)" not in terms
+    assert "PASS ✓" not in terms
+
+
+def test_templates_hold_no_logic_that_trusts_data():
+    folder = Path(__file__).parents[2] / "reports" / "templates"
+    for template in folder.glob("*.j2"):
+        text = template.read_text(encoding="utf-8")
+        assert "|safe" not in text.replace(" ", "")
+        assert "autoescape" not in text
+    sheet = (folder / "style.css").read_text(encoding="utf-8")
+    assert "url(" not in sheet
+    assert "</" not in sheet
+
+
+def _luminance(colour: str) -> float:
+    shares = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    red, green, blue = (s / 12.92 if s <= 0.04045 else ((s + 0.055) / 1.055) ** 2.4 for s in shares)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def _contrast(one: str, other: str) -> float:
+    low, high = sorted((_luminance(one), _luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+def test_contrast(theme: int):
+    """WCAG 2.2 AA: 4.5 for text, 3 for what is drawn."""
+    sheet = (Path(__file__).parents[2] / "reports" / "templates" / "style.css").read_text(encoding="utf-8")
+    colours = dict(re.findall(r"--([a-z0-9-]+): (#[0-9a-f]{6})", sheet.split(":root")[theme + 1]))
+    texts = ("ink", "muted", "link", "pass", "fail", "inconclusive", "not-run", "error")
+    for ground in ("paper", "wash"):
+        assert min(_contrast(colours[name], colours[ground]) for name in texts) >= 4.5
+    assert min(_contrast(colours[f"s{i}"], colours["paper"]) for i in range(1, 7)) >= 3
