@@ -97,6 +97,19 @@ def test_subject_is_left_as_found():
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in model.parameters())
 
 
+class Fixed(Linear):
+    """Refuses to change its mode, as exported programs do."""
+
+    def train(self, mode=True):
+        raise NotImplementedError("planted")
+
+
+def test_engine_never_switches_the_model():
+    subject = Subject(Fixed().requires_grad_(False), "planted", 2, (), SHAPE, torch.device("cpu"), "0" * 64)
+    run("pgd", subject, pixels_of(2), torch.tensor([0, 1]), "linf", 0.05)
+    assert subject.model.training
+
+
 class Hurt(nn.Module):
     def forward(self, pixels):
         raise RuntimeError("planted")

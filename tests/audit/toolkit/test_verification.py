@@ -78,10 +78,16 @@ def test_a_cheater_never_counts(subject, name, candidate, norm, why):
     assert found.rejected == (why != "misclassified")
 
 
-def test_box_alone_decides_at_a_large_radius(subject):
-    found = verify(subject, CLEAN, LABEL, moved(first=-0.001), "linf", 0.6)
+@pytest.mark.parametrize("pixel", [-1e-7, 1.0000002])
+def test_box_alone_decides_at_a_large_radius(subject, pixel):
+    candidate = torch.full((1, 1, 4, 4), 0.6)
+    assert verify(subject, CLEAN, LABEL, candidate, "linf", 0.7).success.all()
+    candidate[0, 0, 3, 3] = pixel
+    found = verify(subject, CLEAN, LABEL, candidate, "linf", 0.7)
     assert found.in_ball.all()
+    assert found.misclassified.all()
     assert not found.success.any()
+    assert found.rejected == 1
 
 
 def test_nan_logits_are_neither_success_nor_robust(subject):
