@@ -9,7 +9,7 @@ from audit.schema import Bars, Curve, Figure, Histogram, Matrix, Reliability, Sc
 from reports.numbers import Style, count_text, rounded_text
 
 _LARGEST_CELLS = 30
-_DIGITS = 4
+_DIGITS = 3
 _T = TypeVar("_T")
 
 

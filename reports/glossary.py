@@ -76,41 +76,37 @@ def _claims(report: Report) -> set[Claim]:
     return {m.claim for result in report.record.results for m in result.measurements}
 
 
+_HOLDS_FOR = (
+    "The numbers hold for the model and data whose digests stand in this report. Another set of weights, another "
+    "preprocessing, or other data need another audit."
+)
+_SHIFT = (
+    "Intervals cover the chance of having drawn these samples. They do not cover a shift between this data and "
+    "the data in use, nor wrong labels in it."
+)
+_ATTACKED = (
+    "Accuracy under attack is an upper bound: the attacks that were run did not get further. An attacker who adapts to "
+    "this model, has more time, or changes images in another way may."
+)
+_CERTIFIED = "Certified numbers hold for the stated perturbation set alone, and say nothing about other changes."
+_DETECTORS = (
+    "A detector that found nothing did not prove that there is nothing. Read its positive control to see what it is "
+    "able to find."
+)
+_UNKNOWN = "Some probes gave no full answer. What they ask about is unknown, not good."
+_NO_MORE = "A PASS means that the stated rules hold for the stated measurements, and no more than that."
+
+
 def limitations(report: Report) -> tuple[str, ...]:
     """What no number of this report says."""
-    results = report.record.results
+    results, claims = report.record.results, _claims(report)
     said: tuple[tuple[bool, str], ...] = (
-        (
-            True,
-            "The numbers hold for the model and data whose digests stand above. Another set of weights, another "
-            "preprocessing, or other data need another audit.",
-        ),
-        (
-            True,
-            "Intervals cover the chance of having drawn these samples. They do not cover a shift between this data and "
-            "the data in use, nor wrong labels in it.",
-        ),
-        (
-            Claim.UPPER_BOUND in _claims(report),
-            "Accuracy under attack is an upper bound: the attacks that were run did not get further. An attacker who "
-            "adapts to this model, has more time, or changes images in another way may.",
-        ),
-        (
-            Claim.LOWER_BOUND in _claims(report),
-            "Certified numbers hold for the stated perturbation set alone, and say nothing about other changes.",
-        ),
-        (
-            True,
-            "A detector that found nothing did not prove that there is nothing. Read its positive control to see what "
-            "it is able to find.",
-        ),
-        (
-            any(result.status is not Status.MEASURED for result in results) or not results,
-            "Some probes gave no full answer. What they ask about is unknown, not good.",
-        ),
-        (
-            report.gate is not None,
-            "A PASS means that the stated rules hold for the stated measurements, and no more than that.",
-        ),
+        (True, _HOLDS_FOR),
+        (True, _SHIFT),
+        (Claim.UPPER_BOUND in claims, _ATTACKED),
+        (Claim.LOWER_BOUND in claims, _CERTIFIED),
+        (True, _DETECTORS),
+        (not results or any(result.status is not Status.MEASURED for result in results), _UNKNOWN),
+        (report.gate is not None, _NO_MORE),
     )
     return tuple(text for applies, text in said if applies)

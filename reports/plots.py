@@ -123,7 +123,8 @@ def draw_matrix(canvas: Canvas, figure: Matrix) -> None:
     top = max((abs(value) for row in figure.values for value in row), default=0.0) or 1.0
     if max(rows, columns) <= MAX_CELLS_DRAWN:
         _draw_cells(axes, figure, top, printed=max(rows, columns) <= _PRINTED_CELLS)
-        axes.set_xticks(range(len(figure.columns)), [shorten(name, 12) for name in figure.columns], rotation=60)
+        names = [shorten(name, 12) for name in figure.columns]
+        axes.set_xticks(range(len(names)), names, rotation=60 if max(map(len, names), default=0) > 2 else 0)
         axes.set_yticks(range(len(figure.rows)), [shorten(name, 14) for name in figure.rows])
     else:
         _draw_picture(axes, figure, top, columns)

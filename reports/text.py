@@ -12,7 +12,7 @@ _BIDI_CONTROLS = {chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 
 _LINK = re.compile(r"https?://[^\s<>\"'`]+[^\s<>\"'`.,;:)\]]|arXiv:\s?(\d{4}\.\d{4,5})(?:v\d+)?")
 
 
-_ABBREVIATIONS = frozenset("ace auc auroc ece fpr iou l1 l2 mce mmd nll ood roc sce tnr tpr tv".split())  # noqa: SIM905
+_ABBREVIATIONS = frozenset("ace auc augrc aurc auroc ece fpr iou l1 l2 mce mmd nll ood roc sce tnr tpr tv".split())  # noqa: SIM905
 
 
 @dataclass(frozen=True)

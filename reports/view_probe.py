@@ -40,20 +40,21 @@ class ProbeView:
     version: int
     status: StatusView
     reason: Reason | None
-    question: str
+    card: ProbeCard
     answer: tuple[Number, ...]
-    threat_model: str
-    how_to_read: str
-    limits: tuple[str, ...]
     references: tuple[tuple[Piece, ...], ...]
     pictures: tuple[Picture | GridView, ...]
     groups: tuple[MetricGroup, ...]
     controls: tuple[PositiveControl, ...]
-    control_failed: bool
     diagnostics: tuple[Diagnostic, ...]
     settings: tuple[tuple[str, str], ...]
     cost: str
     device: str
+
+    @property
+    def control_failed(self) -> bool:
+        """Whether the probe missed what was planted for it."""
+        return any(not control.passed for control in self.controls)
 
 
 @dataclass(frozen=True)
@@ -103,16 +104,12 @@ def probe_view(
         version=result.version,
         status=status_view(result.status),
         reason=result.reason,
-        question=texts.question,
+        card=texts,
         answer=headlines(result, registry, judged),
-        threat_model=texts.threat_model,
-        how_to_read=texts.how_to_read,
-        limits=texts.limits,
         references=tuple(map(with_links, texts.references)),
         pictures=pictures,
         groups=metric_groups(result, registry),
         controls=result.controls,
-        control_failed=any(not control.passed for control in result.controls),
         diagnostics=result.diagnostics,
         settings=settings_rows(result.config),
         cost=_cost_text(cost),

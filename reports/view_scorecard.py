@@ -11,6 +11,7 @@ from reports.view_measures import Registry, interval_how
 MARKS = {Outcome.PASS: "✓", Outcome.FAIL: "✗", Outcome.INCONCLUSIVE: "?", Outcome.NOT_RUN: "–", Outcome.ERROR: "!"}  # noqa: RUF001
 _DRAWN_WIDTH, _MARGIN = 300.0, 8.0
 _ZOOM_BELOW = 0.2
+_ARROW, _SHORTEST_ARROW = 26.0, 12.0
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Whisker:
     """A number against a threshold on one scale, in units of a drawing 300 wide.
 
     `required_x` and `required_width` tint what the rule allows; `arrow` is `left` or `right` for bounds, whose true
-    value lies on that side.
+    value lies on that side, and ends at `arrow_x`; empty for estimates, and where the scale has no room for it.
     """
 
     spoken: str
@@ -44,6 +45,7 @@ class Whisker:
     value_x: float | None
     interval_x: tuple[float, float] | None
     arrow: str
+    arrow_x: float
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,8 @@ def _whisker(verdict: Verdict, spec: MetricSpec | None, style: Style, value: str
     is_floor = verdict.direction == "min"
     right = _DRAWN_WIDTH - _MARGIN
     ends = verdict.interval
+    value_x = place(verdict.value) if verdict.value is not None else None
+    arrow, arrow_x = _arrow(verdict.claim, value_x)
     return Whisker(
         spoken=f"{value}; required {threshold_text(verdict, style)}",
         low_label=rounded_text(low, style),
@@ -159,10 +163,21 @@ def _whisker(verdict: Verdict, spec: MetricSpec | None, style: Style, value: str
         threshold_x=threshold,
         required_x=threshold if is_floor else _MARGIN,
         required_width=round(right - threshold if is_floor else threshold - _MARGIN, 1),
-        value_x=place(verdict.value) if verdict.value is not None else None,
+        value_x=value_x,
         interval_x=(place(ends.low), place(ends.high)) if ends and verdict.value is not None else None,
-        arrow={Claim.UPPER_BOUND: "left", Claim.LOWER_BOUND: "right"}.get(verdict.claim or Claim.ESTIMATE, ""),
+        arrow=arrow,
+        arrow_x=arrow_x,
     )
+
+
+def _arrow(claim: Claim | None, value_x: float | None) -> tuple[str, float]:
+    """Where the truth lies seen from a bound, and how far the arrow can go on the scale."""
+    if value_x is None or claim in (None, Claim.ESTIMATE):
+        return "", 0.0
+    is_upper = claim is Claim.UPPER_BOUND
+    end = max(2.0, value_x - _ARROW) if is_upper else min(_DRAWN_WIDTH - 2.0, value_x + _ARROW)
+    has_room = abs(end - value_x) >= _SHORTEST_ARROW
+    return ("left" if is_upper else "right", round(end, 1)) if has_room else ("", 0.0)
 
 
 def waiver_rows(policy: Policy | None) -> tuple[tuple[str, ...], ...]:

@@ -160,12 +160,12 @@ def plan_text(plan: Plan, prepared: Prepared) -> str:
     lines = [f"{info.name}: {info.num_classes} classes, input {'x'.join(map(str, info.input_shape))}, {info.output}"]
     lines += [f"{found.role} data: {found.n_used} of {found.n} images ({found.spec})" for found in prepared.data_infos]
     rows = [
-        (step.probe.id, f"about {duration(step.seconds)}" if step.skip is None else f"skipped: {step.skip.text}")
+        (step.probe.id, f"at most about {duration(step.seconds)}" if step.skip is None else f"skipped: {step.skip.text}")
         for step in plan.steps
     ]
     if plan.prediction_seconds:
         rows.insert(0, ("predictions", f"about {duration(plan.prediction_seconds)}, shared by all probes"))
-    return "\n".join([*lines, console.columns(rows), f"in all about {duration(plan.seconds)}"])
+    return "\n".join([*lines, console.columns(rows), f"in all at most about {duration(plan.seconds)}"])
 
 
 def _arguments(inputs: Inputs, wanted: RunOptions) -> dict[str, object]:

@@ -85,27 +85,32 @@ def missing_need(probe: Probe, subject: Subject, data: Data) -> Reason | None:
 
 
 def measure_speed(subject: Subject, data: Data, n: int = 32) -> Speed:
-    """Seconds a sample of a forward and of a forward with backward pass, after one warm-up of each."""
+    """Seconds a sample of a forward pass, and of a backward pass on top: the best of three, after a warm-up."""
     if "eval" not in data:
         return Speed(0.0, 0.0)
     pixels = data["eval"].batch(0, n).pixels
-    with torch.inference_mode():
-        subject.logits(pixels)
-        forward = _timed(lambda: subject.logits(pixels), subject.device)
-    if "gradients" not in subject.access:
-        return Speed(forward / len(pixels), 2 * forward / len(pixels))
+
+    def forward() -> None:
+        with torch.inference_mode():
+            subject.logits(pixels)
 
     def both() -> None:
         wanted = pixels.clone().requires_grad_()
         torch.autograd.grad(subject.logits(wanted).sum(), wanted)
 
-    both()
-    return Speed(forward / len(pixels), max(0.0, _timed(both, subject.device) - forward) / len(pixels))
+    one_way = _best_time(forward, subject.device)
+    if "gradients" not in subject.access:
+        return Speed(one_way / len(pixels), 2 * one_way / len(pixels))
+    return Speed(one_way / len(pixels), max(0.0, _best_time(both, subject.device) - one_way) / len(pixels))
 
 
-def _timed(work: Callable[[], object], device: torch.device) -> float:
-    start = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start
+def _best_time(work: Callable[[], None], device: torch.device, repeats: int = 3) -> float:
+    """Seconds of the fastest repeat; others are slowed by whatever else the machine does."""
+    times = []
+    for _ in range(1 + repeats):
+        start = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - start)
+    return min(times[1:])

@@ -14,7 +14,6 @@ from audit.schema import (
     Bars,
     Curve,
     Evidence,
-    Figure,
     Histogram,
     ImageGrid,
     ImageTile,
@@ -202,9 +201,3 @@ def table() -> Table:
             ("Square", 5000, 0.226, True, "no gradients"),
         ),
     )
-
-
-def figures(evidence: tuple[Evidence, ...] = ()) -> tuple[Figure, ...]:
-    """One of each kind; the image grid only with evidence."""
-    every: tuple[Figure, ...] = (curve(), roc(), bars(), reliability(), matrix(), histogram(), table())
-    return (*every, grid(evidence)) if evidence else every

@@ -52,6 +52,14 @@ def test_bounds_point_where_the_truth_lies(report: Report):
     assert (arrows["ROB-1"], arrows["CERT-1"], arrows["ACC-1"]) == ("left", "right", "")
 
 
+def test_an_arrow_without_room_is_left_out(report: Report):
+    assert report.gate is not None
+    zero = {"value": 0.0, "interval": None, "threshold": 0.4}
+    verdicts = tuple(v.model_copy(update=zero) for v in report.gate.verdicts if v.rule == "ROB-1")
+    judged = report.model_copy(update={"gate": report.gate.model_copy(update={"verdicts": verdicts})})
+    assert build_view(judged, {}).scorecard.rows[0].whisker.arrow == ""
+
+
 def test_required_side_follows_the_rule(report: Report):
     rows = {row.rule: row for row in build_view(report, {}).scorecard.rows}
     at_least, at_most = rows["ACC-1"].whisker, rows["CAL-1"].whisker
