@@ -332,7 +332,7 @@ class RunContext(ABC):
 class ProbeConfig(BaseModel):
     """Settings of a probe; the defaults are its documented protocol."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 @dataclass(frozen=True, slots=True)

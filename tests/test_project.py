@@ -40,7 +40,11 @@ def test_every_module_says_what_it_is(path):
 
 def test_no_drawers():
     drawers = [path for path in SOURCES if re.search(r"(utils?|helpers?|managers?|misc|common)\.py$", path.name)]
-    names = [name for path in SOURCES for name in re.findall(r"^class (\w*(?:Manager|Handler|Helper))\b", path.read_text(), re.M)]
+    names = [
+        name
+        for path in SOURCES
+        for name in re.findall(r"^class (\w*(?:Manager|Handler|Helper))\b", path.read_text(), re.M)
+    ]
     assert not drawers
     assert not names
 

@@ -18,7 +18,7 @@ class Frozen(BaseModel):
     writes by hand (policies, probe configurations) forbids them instead.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class Claim(StrEnum):

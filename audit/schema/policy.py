@@ -15,7 +15,7 @@ Reaction = Literal["fail", "warn", "pass"]
 class _ByHand(Frozen):
     """Written by people: a misspelt key must be refused, never ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class Rule(_ByHand):

@@ -13,7 +13,7 @@ def test_durations(text, seconds):
 
 @pytest.mark.parametrize("text", ["", "0", "0m", "-5m", "ten", "5d", "1e3"])
 def test_what_is_no_duration_is_refused(text):
-    with pytest.raises(UsageError, match="Expected a duration such as 90s, 10m or 1.5h, got"):
+    with pytest.raises(UsageError, match=r"Expected a duration such as 90s, 10m or 1.5h, got"):
         parse_duration(text)
 
 
