@@ -31,5 +31,7 @@ def init(
     try:
         out.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"Expected to be able to write {out}, got: {error.strerror}. Give --out another name.") from error
+        raise UsageError(
+            f"Expected to be able to write {out}, got: {error.strerror}. Give --out another name."
+        ) from error
     console.show(f"Wrote {out}. Edit the thresholds, then: audit gate RUN --policy {out}")

@@ -160,7 +160,10 @@ def plan_text(plan: Plan, prepared: Prepared) -> str:
     lines = [f"{info.name}: {info.num_classes} classes, input {'x'.join(map(str, info.input_shape))}, {info.output}"]
     lines += [f"{found.role} data: {found.n_used} of {found.n} images ({found.spec})" for found in prepared.data_infos]
     rows = [
-        (step.probe.id, f"at most about {duration(step.seconds)}" if step.skip is None else f"skipped: {step.skip.text}")
+        (
+            step.probe.id,
+            f"at most about {duration(step.seconds)}" if step.skip is None else f"skipped: {step.skip.text}",
+        )
         for step in plan.steps
     ]
     if plan.prediction_seconds:

@@ -16,6 +16,8 @@ PREDICTIONS = "predictions"
 
 _CHUNK_BYTES = 32 * 2**20
 _CHUNK_MOST = 512
+_CPU_BATCH = 64
+"""Larger batches fall out of the processor's caches: 512 took twice as long an image as 64 on small networks."""
 
 
 def chunk_size(subject: Subject) -> int:
@@ -42,7 +44,7 @@ def _pass(ctx: RunContext, subject: Subject, split: DataSplit, role: Role) -> Pr
     units = [
         Unit(f"{role}/{start}", positions=range(start, min(start + size, len(split))), role=role) for start in starts
     ]
-    with _ReadAhead(split, size) as read:
+    with _Reader(split, size, ahead=subject.device.type != "cpu") as read:
 
         def answer(unit: Unit, _: RunContext) -> Tally:
             return Tally(arrays={"logits": _logits(subject, read(unit.positions[0]), split)})
@@ -56,7 +58,9 @@ def _pass(ctx: RunContext, subject: Subject, split: DataSplit, role: Role) -> Pr
 
 def _logits(subject: Subject, batch: Batch, split: DataSplit) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
     with torch.inference_mode():
-        logits = _halving(subject, batch.pixels).cpu().numpy().astype(np.float32, copy=False)
+        size = _CPU_BATCH if subject.device.type == "cpu" else len(batch.pixels)
+        parts = [_halving(subject, pixels).cpu() for pixels in batch.pixels.split(size)]
+        logits = torch.cat(parts).numpy()
     bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
     if len(bad):
         named = ", ".join(identity[:12] for identity in split.sample_ids([batch.positions[i] for i in bad[:3]]))
@@ -79,29 +83,36 @@ def _halving(subject: Subject, pixels: torch.Tensor) -> torch.Tensor:
     return torch.cat([_halving(subject, pixels[:middle]), _halving(subject, pixels[middle:])])
 
 
-class _ReadAhead:
-    """Decodes the next chunk in a thread while the subject works on this one."""
+class _Reader:
+    """Decodes chunks; ahead, in a thread, where the subject works on a device of its own.
 
-    def __init__(self, split: DataSplit, size: int) -> None:
+    On the CPU a second thread only takes the interpreter and the cores away from the network: it made the pass slower
+    (`benchmarks/prediction_pass.py`).
+    """
+
+    def __init__(self, split: DataSplit, size: int, *, ahead: bool) -> None:
         self.split = split
         self.size = size
-        self.pool = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
+        self.pool = ThreadPoolExecutor(1, thread_name_prefix="read-ahead") if ahead else None
         self.pending: dict[int, Future[Batch]] = {}
 
-    def __enter__(self) -> _ReadAhead:
+    def __enter__(self) -> _Reader:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.pool.shutdown(wait=True, cancel_futures=True)
+        if self.pool is not None:
+            self.pool.shutdown(wait=True, cancel_futures=True)
 
     def __call__(self, start: int) -> Batch:
         """The chunk that begins at this position of the order."""
-        batch = self.pending.pop(start, None) or self._submit(start)
+        if self.pool is None:
+            return self._read(start)
+        batch = self.pending.pop(start, None) or self.pool.submit(self._read, start)
         following = start + self.size
         self.pending.clear()
         if following < len(self.split):
-            self.pending[following] = self._submit(following)
+            self.pending[following] = self.pool.submit(self._read, following)
         return batch.result()
 
-    def _submit(self, start: int) -> Future[Batch]:
-        return self.pool.submit(self.split.batch, start, start + self.size)
+    def _read(self, start: int) -> Batch:
+        return self.split.batch(start, start + self.size)

@@ -45,7 +45,8 @@ class Geometry:
         Equal, pixel for pixel, to torchvision's `Resize` and `CenterCrop` on a PIL image. Transparency is dropped;
         16-bit grey keeps its upper 8 bits.
         """
-        picture = _eight_bit(image).convert("L" if self.channels == 1 else "RGB")
+        mode = "L" if self.channels == 1 else "RGB"
+        picture = image if image.mode == mode else _eight_bit(image).convert(mode)
         height, width = self._resized((picture.height, picture.width))
         if (height, width) != (picture.height, picture.width):
             picture = picture.resize((width, height), RESAMPLING[self.interpolation])

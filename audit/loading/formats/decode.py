@@ -58,7 +58,8 @@ def decode(encoded: bytes) -> Image.Image:
     _refuse_unknown_mode(image)
     sixteen_bit = image.mode not in GREY_MODES | COLOUR_MODES
     try:
-        ImageOps.exif_transpose(image, in_place=True)
+        if "exif" in image.info:  # looking for the tag elsewhere costs as much as decoding a small image
+            ImageOps.exif_transpose(image, in_place=True)
         return _sixteen_to_eight_bit(image) if sixteen_bit else _to_eight_bit(image)
     except Exception as error:  # PIL's decoders raise a dozen types on malformed bytes
         raise UndecodableError(str(error) or type(error).__name__) from error
@@ -90,7 +91,9 @@ def _refuse_unknown_mode(image: Image.Image) -> None:
 
 def _to_eight_bit(image: Image.Image) -> Image.Image:
     if image.mode in GREY_MODES:
-        return image.convert("L")
+        return image if image.mode == "L" else image.convert("L")
+    if image.mode == "RGB":
+        return image
     if image.mode in {"P", "PA"}:
         image = image.convert("RGBA")  # a palette's transparency goes this way without a warning
     return image.convert("RGB")
