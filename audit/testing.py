@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -65,15 +66,16 @@ class PrototypeNetwork(nn.Module):
 class ArraySource:
     """Images in memory."""
 
-    images: np.ndarray[tuple[int, int, int, int], np.dtype[np.uint8]]
+    images: npt.NDArray[np.uint8]
 
     def __len__(self) -> int:
         """Number of images."""
         return len(self.images)
 
-    def pixels(self, index: int) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:
+    def pixels(self, index: int) -> npt.NDArray[np.uint8]:
         """One image, (c, h, w) uint8."""
-        return self.images[index]  # type: ignore[return-value]
+        image: npt.NDArray[np.uint8] = self.images[index]
+        return image
 
 
 def synthetic(
@@ -223,6 +225,12 @@ def survives_interruption(probe: Probe, folder: Path) -> None:
     subject, data = synthetic()
     undisturbed = run_probe(probe, folder / "undisturbed", subject, data)
     stopped = folder / "stopped"
+    try:
+        run_probe(probe, stopped, subject, data, stop=_StopsAfter(0))
+    except Interrupted:
+        pass
+    else:
+        raise AssertionError(f"{probe.id}: Expected the wish to stop to be heard, got a result. Let it pass through.")
     for pieces in (1, 2):
         with contextlib.suppress(Interrupted):
             run_probe(probe, stopped, subject, data, stop=_StopsAfter(pieces))

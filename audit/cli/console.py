@@ -3,6 +3,7 @@
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import typer
@@ -49,7 +50,7 @@ def width() -> int:
         return 100
 
 
-def columns(rows: list[tuple[str, ...]], heads: tuple[str, ...] = ()) -> str:
+def columns(rows: Sequence[tuple[str, ...]], heads: tuple[str, ...] = ()) -> str:
     """Rows as aligned plain text."""
     table = [heads, *rows] if heads else rows
     if not table:

@@ -35,7 +35,7 @@ def describe(
 
 def _rows(prepared: Prepared) -> list[tuple[str, ...]]:
     info = prepared.info
-    rows = [
+    rows: list[tuple[str, ...]] = [
         ("model", info.name),
         ("spec", info.spec),
         ("digest", info.digest),

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from audit.errors import UsageError
-from audit.schema import SCHEMA_VERSION, Cost, GateResult, Policy, Report, RunRecord, dump_json
+from audit.schema import SCHEMA_VERSION, Cost, Frozen, GateResult, Policy, Report, RunRecord, dump_json
 
 RESULTS, COSTS, AUDIT, HTML = "results.json", "costs.json", "audit.json", "report.html"
 
@@ -27,15 +27,15 @@ def read_report(run_dir: Path) -> Report:
             + ("" if run_dir.is_dir() else "There is no such folder.")
         )
     record = _parse(results)
-    costs = _read_costs(run_dir / COSTS)
+    times = _read_times(run_dir / COSTS)
     judged = _previous(run_dir / AUDIT)
     return Report(
         record=record,
         policy=judged.policy if judged else None,
         gate=judged.gate if judged else None,
-        costs={name: Cost.model_validate(found) for name, found in costs.get("costs", {}).items()},
-        started=costs.get("started"),
-        finished=costs.get("finished"),
+        costs=times.costs,
+        started=times.started,
+        finished=times.finished,
     )
 
 
@@ -76,12 +76,20 @@ def _parse(path: Path) -> RunRecord:
         raise UsageError(f"Expected a valid run record in {path}, got {place}: {first['msg']}.") from error
 
 
-def _read_costs(path: Path) -> dict[str, object]:
+class _Times(Frozen):
+    """`costs.json`."""
+
+    started: str | None = None
+    finished: str | None = None
+    costs: dict[str, Cost] = {}
+
+
+def _read_times(path: Path) -> _Times:
+    """Times are no facts: where they are absent or damaged the report goes without."""
     try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
+        return _Times.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return _Times()
 
 
 def _previous(path: Path) -> Report | None:

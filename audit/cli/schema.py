@@ -20,11 +20,15 @@ def schema(
     document: Annotated[Document, typer.Argument(help="report (audit.json), run (results.json) or policy.")],
 ) -> None:
     """Print the JSON Schema (2020-12) of a document."""
+    from pydantic import BaseModel
+
     from audit.schema import SCHEMA_VERSION, Policy, Report, RunRecord, dump_json
 
-    models = {Document.REPORT: Report, Document.RUN: RunRecord, Document.POLICY: Policy}
-    mode = "validation" if document is Document.POLICY else "serialization"
-    content = models[document].model_json_schema(mode=mode)
+    written: dict[Document, type[BaseModel]] = {Document.REPORT: Report, Document.RUN: RunRecord}
+    if document is Document.POLICY:
+        content = Policy.model_json_schema(mode="validation")
+    else:
+        content = written[document].model_json_schema(mode="serialization")
     content["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     content["$id"] = f"urn:trust-audit:{document.value}:{SCHEMA_VERSION}"
     console.show(dump_json(content).rstrip())

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from audit.cli import console
 
 if TYPE_CHECKING:
-    from audit.schema import GateResult, Measurement, Policy, Report
+    from audit.schema import GateResult, Measurement, MetricSpec, Policy, Report
 
 SYMBOLS = {"PASS": "✓", "FAIL": "✗", "INCONCLUSIVE": "?", "NOT-RUN": "–", "ERROR": "!"}  # noqa: RUF001
-SHOWN_PER_PROBE = 6
+SHOWN_PER_PROBE = 8
 
 
 def read_policy(path: Path | None) -> tuple[Policy, str] | None:
@@ -48,8 +48,7 @@ def conclude(run_dir: Path, policy: tuple[Policy, str] | None, formats: tuple[st
         gate = judge(*policy, report.record, datetime.now(UTC).date())
         report = judged(report, policy[0], gate)
     written = write_report(report, run_dir, formats)
-    console.show(summary(report))
-    console.show(f"report: {written[-1]}")
+    console.show(summary(report) + "\n")
     failed = [result.probe for result in report.record.results if result.status.value == "failed"]
     if gate is None:
         verdict = f"ERROR: {', '.join(failed)} failed; see above." if failed else "NOT JUDGED: no policy was given."
@@ -61,30 +60,35 @@ def conclude(run_dir: Path, policy: tuple[Policy, str] | None, formats: tuple[st
 
 def summary(report: Report) -> str:
     """The facts, and the verdicts where there are some, as plain text."""
+    known = {metric.id: metric for card in report.record.cards for metric in card.metrics}
     lines: list[str] = []
     for result in report.record.results:
+        lines.append(f"{result.probe} - {result.status.value}")
         if result.reason is not None:
-            lines.append(f"{result.probe}: {result.status.value.upper()} - {result.reason.text}")
-        lines += [f"  {_fact(found)}" for found in result.measurements[:SHOWN_PER_PROBE]]
-        hidden = len(result.measurements) - SHOWN_PER_PROBE
-        lines += [f"  ... and {hidden} more {result.probe} numbers in the report"] if hidden > 0 else []
-        lines += [f"  note: {found.text}" for found in result.diagnostics if found.severity == "warning"]
+            lines.append(f"  {result.reason.text}")
+        shown = result.measurements[:SHOWN_PER_PROBE]
+        lines += [f"  {_fact(found, known.get(found.metric))}" for found in shown]
+        hidden = len(result.measurements) - len(shown)
+        lines += [f"  ... and {hidden} more in the report"] if hidden else []
+        lines += [f"  warning: {found.text}" for found in result.diagnostics if found.severity == "warning"]
     if report.gate is not None:
         lines += ["", *_verdicts(report.gate)]
     return "\n".join(lines)
 
 
-def _fact(found: Measurement) -> str:
+def _fact(found: Measurement, spec: MetricSpec | None) -> str:
+    """`evasion.robust_accuracy [eps=8/255, norm=linf]  ≤ 0 %  (n = 512, 95 % interval 0 to 0.8 %)`."""
     from audit.schema import where_text
+    from reports.numbers import count_text, interval_text, style_of, value_text
 
-    sign = {"upper_bound": "<= ", "lower_bound": ">= "}.get(found.claim.value, "")
+    style = style_of(spec, found.metric)
     setting = f" [{where_text(found.where)}]" if found.where else ""
-    interval = (
-        f", {found.interval.level:.0%} interval {found.interval.low:.4g} to {found.interval.high:.4g}"
-        if found.interval
-        else ""
-    )
-    return f"{found.metric}{setting}: {sign}{found.value:.4g} (n={found.n}{interval})"
+    interval = ""
+    if found.interval is not None:
+        span = interval_text(found.value, found.interval, style)
+        interval = f", {found.interval.level:.0%} interval {span}"
+    value = value_text(found.value, found.interval, style, found.claim)
+    return f"{found.metric + setting:<58} {value:>12}  (n = {count_text(found.n)}{interval})"
 
 
 def _verdicts(gate: GateResult) -> list[str]:

@@ -59,7 +59,7 @@ def _pass(ctx: RunContext, subject: Subject, split: DataSplit, role: Role) -> Pr
 def _logits(subject: Subject, batch: Batch, split: DataSplit) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
     with torch.inference_mode():
         size = _CPU_BATCH if subject.device.type == "cpu" else len(batch.pixels)
-        parts = [_halving(subject, pixels).cpu() for pixels in batch.pixels.split(size)]
+        parts = [_halving(subject, pixels).cpu() for pixels in torch.split(batch.pixels, size)]
         logits = torch.cat(parts).numpy()
     bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
     if len(bad):

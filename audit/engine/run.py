@@ -17,7 +17,7 @@ from audit.engine.budget import Budget
 from audit.engine.context import EngineContext
 from audit.engine.plan import Plan, Step
 from audit.engine.predictions import PREDICTIONS, predict
-from audit.engine.session import Session
+from audit.engine.session import Interrupted, Session
 from audit.errors import AuditError, Inconclusive, StoreError
 from audit.schema import (
     Cost,
@@ -83,7 +83,7 @@ def _collect(step: Step, session: Session, ctx: EngineContext, facts: list[Fact]
         _check_declared(step, facts)
     except Inconclusive as outcome:
         return Status.INCONCLUSIVE, Reason(code=outcome.code, text=outcome.text)
-    except StoreError:
+    except (StoreError, Interrupted):
         raise
     except AuditError as error:
         return Status.FAILED, Reason(code=_snake(type(error).__name__), text=str(error))

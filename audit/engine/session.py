@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from audit.api import DataSplit, Predictions, Subject
+from audit.api import DataSplit, Predictions, Role, Subject
 from audit.engine.budget import Budget
 from audit.engine.keys import numerics, package_versions
 from audit.engine.reporter import Reporter, Silent
@@ -28,13 +28,13 @@ class Session:
     """
 
     subject: Subject
-    data: Mapping[str, DataSplit]
+    data: Mapping[Role, DataSplit]
     store: RunStore
     seed: int = 0
     budget: Budget = field(default_factory=Budget)
     reporter: Reporter = field(default_factory=Silent)
     stop: threading.Event = field(default_factory=threading.Event)
-    predictions: dict[str, Predictions] = field(default_factory=dict)
+    predictions: dict[Role, Predictions] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=package_versions)
     numerics: Mapping[str, Scalar] = field(init=False)
 

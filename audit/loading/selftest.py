@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.stats import binom
+from scipy.special import bdtr
 from torch import nn
 
 from audit.api import DataSplit
@@ -113,7 +113,7 @@ def mcnemar(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> floa
     Source: McNemar 1947, Psychometrika 12(2), with the binomial in place of the chi-squared approximation.
     """
     gained, lost = int((second & ~first).sum()), int((first & ~second).sum())
-    return min(1.0, 2 * float(binom.cdf(min(gained, lost), gained + lost, 0.5)))
+    return min(1.0, 2 * float(bdtr(min(gained, lost), gained + lost, 0.5)))
 
 
 def _for_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:

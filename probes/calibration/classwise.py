@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from audit.api import Interval
 from probes.calibration.scores import Floats, Ints, Logits, Scores, chunks
@@ -71,7 +71,7 @@ def interval(found: ClasswiseCells, scores: Scores, level: float) -> Interval:
     variance = np.maximum(found.seen, found.calibrated)
     noise = np.minimum(np.sqrt(2 / np.pi * variance / n) * 1.1, 2 * variance).sum() / classes
     low = found.value - float(noise) - error * float(np.sqrt(2 * np.log(1 / tail)))
-    high = found.value + float(norm.ppf(1 - tail)) * error
+    high = found.value + float(ndtri(1 - tail)) * error
     return Interval(low=max(low, 0.0), high=min(high, 1.0), level=level, method="convexity-bounds")
 
 

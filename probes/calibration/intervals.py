@@ -30,7 +30,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from audit.api import Interval
 from audit.toolkit.statistics import lower_limit, upper_limit
@@ -74,7 +74,7 @@ class Noise:
     @property
     def margin(self) -> float:
         """How far the truth may exceed a plug-in l1 value."""
-        return float(norm.ppf(1 - self.tail)) * self.standard_error
+        return float(ndtri(1 - self.tail)) * self.standard_error
 
     @property
     def gap_high(self) -> float:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import chi2, norm
+from scipy.special import chdtri, ndtri
 
 from audit.api import Interval
 from probes.calibration.scores import Floats, Ints, Logits, Scores, chunks, score
@@ -95,13 +95,13 @@ def interval(logits: Logits, labels: Ints, fitted: Fit, level: float) -> Interva
     at_best = slopes(logits, labels, best)
     curvature, variance = float(at_best.second.mean()), float(np.mean(at_best.first**2))
     ratio = min(1.0, curvature / variance) if variance > 0 else 1.0
-    allowed = float(chi2.ppf(level, 1))
+    allowed = float(chdtri(1, 1 - level))
 
     def excess(log_beta: float) -> float:
         loss = float(slopes(logits, labels, float(np.exp(log_beta))).nll.mean())
         return 2 * n * (loss - fitted.nll) * ratio - allowed
 
-    wald = norm.ppf((1 + level) / 2) * np.sqrt(max(variance, curvature) / n) / max(curvature * best, 1e-12)
+    wald = ndtri((1 + level) / 2) * np.sqrt(max(variance, curvature) / n) / max(curvature * best, 1e-12)
     step = float(np.clip(wald, 1e-4, 1.0))
     low = _crossing(excess, np.log(best), -step, -np.log(T_MAX))
     high = _crossing(excess, np.log(best), step, -np.log(T_MIN))

@@ -10,7 +10,7 @@ Source: Carlini et al. 2019, section 4.2 (unbounded attacks reach 100 %), arXiv 
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import binom
+from scipy.special import bdtrc
 
 from audit.api import PositiveControl, Tally, Unit
 from audit.toolkit.norms import Norm, grey_radius
@@ -48,7 +48,7 @@ def judge_control(tally: Tally, norm: Norm, num_classes: int, attacks: int) -> P
     radius = "0.5" if norm == "linf" else "0.5*sqrt(values of an image)"
     largest = np.bincount(arrays["labels"][correct]).max() / n if n else 1.0
     share = min(1.0, max(CHANCE_FACTOR / num_classes, float(largest)))
-    passed = n > 0 and standing < n and float(binom.sf(standing - 1, n, share)) >= LEVEL
+    passed = n > 0 and standing < n and float(bdtrc(standing - 1, n, share)) >= LEVEL
     return PositiveControl(
         name=f"grey-radius-{norm}",
         passed=passed,

@@ -58,6 +58,7 @@ def decode(encoded: bytes) -> Image.Image:
     _refuse_unknown_mode(image)
     sixteen_bit = image.mode not in GREY_MODES | COLOUR_MODES
     try:
+        image.load()
         if "exif" in image.info:  # looking for the tag elsewhere costs as much as decoding a small image
             ImageOps.exif_transpose(image, in_place=True)
         return _sixteen_to_eight_bit(image) if sixteen_bit else _to_eight_bit(image)

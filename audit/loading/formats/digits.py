@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from audit.errors import UsageError
 from audit.loading.formats.arrays import ArrayImages, inspect_rows
@@ -31,6 +29,9 @@ def open_sklearn(location: str) -> Dataset:
     name, options = split_query(location, {"split": ("all", "train", "test")})
     if name != "digits":
         raise UsageError(f"Expected sklearn:digits, got sklearn:{name}. It is the only one with images and classes.")
+    from sklearn.datasets import load_digits  # takes seconds to import, and few data sets need it
+    from sklearn.model_selection import train_test_split
+
     digits = load_digits()
     everything = np.arange(len(digits.target))
     train, test = train_test_split(everything, test_size=0.5, random_state=0, stratify=digits.target)

@@ -66,50 +66,75 @@ def test_kill_nine_at_random_moments_then_the_same_results(tmp_path):
     assert any(0 < kept < UNITS for kept in kept_after_kill), "no kill fell within the run: the test tested nothing"
 
 
-def audit(folder, *more):
+FACTORY = """
+import torch
+from torch import nn
+
+def make():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 4))
+"""
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """A network and images for it that cost nothing to load."""
+    folder = tmp_path_factory.mktemp("inputs")
+    (folder / "net.py").write_text(FACTORY)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (96, 1, 8, 8), dtype=np.uint8)
+    np.savez(folder / "data.npz", images=images, labels=rng.integers(0, 4, 96))
+    return folder
+
+
+def audit(inputs, folder, stderr=subprocess.DEVNULL):
     code = "import sys; from audit.cli import main; sys.argv[0] = 'audit'; main()"
-    model = ["--model", "timm:test_efficientnet?num_classes=10&in_chans=1", "--preprocess", "mean=0.5/std=0.5/size=32"]
-    weights = ["--weights", str(ROOT / "fixtures/digits.safetensors"), "--data", "sklearn:digits?split=test"]
-    small = ["--samples", "96", "--set", "evasion.samples=48", "--set", "evasion.chunk=8", "--set", "evasion.steps=5"]
-    command = [sys.executable, "-c", code, "run", *model, *weights, *small, "--threads", "1", "--out", str(folder)]
-    return subprocess.Popen([*command, *more], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    words = ["run", "--model", f"py:{inputs / 'net.py'}:make", "--allow-code", "--data", f"npz:{inputs / 'data.npz'}"]
+    small = ["--set", "evasion.samples=64", "--set", "evasion.chunk=4", "--set", "evasion.steps=20", "--threads", "1"]
+    command = [sys.executable, "-c", code, *words, *small, "--out", str(folder)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=stderr)
 
 
-def kill_when(folder, pattern, count, process):
-    """Kills the process once so many files match, or lets it end."""
+def kill_when(folder, pattern, count, process, number=signal.SIGKILL):
+    """Sends the signal once so many files match, or lets the process end."""
     deadline = time.monotonic() + 240
     while process.poll() is None and time.monotonic() < deadline:
         if len(list(folder.glob(pattern))) >= count:
-            process.kill()
+            process.send_signal(number)
             break
         time.sleep(0.005)
     process.wait()
 
 
-@pytest.mark.parametrize(
-    "moments",
-    [
-        [("plan.json", 1), ("probes/predictions/units/*.json", 1), ("probes/evasion/units/*.json", 2)],
-        [("probes/evasion/units/*.json", 7), ("probes/*/result.json", 3)],
-    ],
-    ids=["early and midway", "midway and at the end"],
-)
-def test_kill_nine_of_the_command_line(tmp_path, undisturbed, moments):
-    folder = tmp_path / "run"
+def test_kill_nine_of_the_command_line(tmp_path, inputs):
+    undisturbed, folder = tmp_path / "undisturbed", tmp_path / "run"
+    assert audit(inputs, undisturbed).wait() == 0
+    moments = [
+        ("probes/predictions/units/*.json", 1),
+        ("probes/evasion/units/*.json", 3),
+        ("probes/evasion/units/*.json", 20),
+    ]
     for pattern, count in moments:
-        kill_when(folder, pattern, count, audit(folder))
+        kill_when(folder, pattern, count, audit(inputs, folder))
     assert not (folder / "results.json").exists(), "the kills came too late: the test tested nothing"
 
-    assert audit(folder).wait() == 0
+    assert audit(inputs, folder).wait() == 0
 
-    assert (folder / "results.json").read_bytes() == undisturbed
+    assert (folder / "results.json").read_bytes() == (undisturbed / "results.json").read_bytes()
+    assert (folder / "report.html").is_file()
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("undisturbed") / "run"
-    assert audit(folder).wait() == 0
-    return (folder / "results.json").read_bytes()
+def test_ctrl_c_saves_and_says_how_to_resume(tmp_path, inputs):
+    folder = tmp_path / "run"
+    process = audit(inputs, folder, stderr=subprocess.PIPE)
+    kill_when(folder, "probes/evasion/units/*.json", 2, process, signal.SIGINT)
+
+    said = process.stderr.read().decode()
+    assert process.returncode == 130, said
+    assert "Resume with:\n  audit run --model" in said
+    assert "Traceback" not in said
+    assert not (folder / "results.json").exists()
+    assert audit(inputs, folder).wait() == 0
 
 
 def test_equal_content_has_equal_bytes():

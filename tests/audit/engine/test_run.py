@@ -139,10 +139,12 @@ def test_predictions_are_computed_once_for_all_probes(tmp_path):
     session = Session(subject, data, RunStore(tmp_path))
     asks = toy(lambda subject, data, config, ctx: [share(float(ctx.predictions().logits.mean() > -1e9))])
 
+    counts = []
     for _ in range(2):
         result, _cost = run_step(Step(asks, ProbeConfig(), 0.0), session, session.budget)
         assert result.status is Status.MEASURED
-    assert len(calls) == 1
+        counts.append(len(calls))
+    assert counts[0] == counts[1] == 3  # 160 images in batches of 64
 
 
 def test_a_nan_logit_fails_the_probe_and_names_samples(tmp_path):

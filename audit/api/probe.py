@@ -1,0 +1,104 @@
+"""How a function becomes a probe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from audit.api.context import RunContext
+from audit.api.data import Data
+from audit.api.subject import Subject
+from audit.schema import Evidence, Figure, Measurement, MetricSpec, PositiveControl, ProbeCard
+
+Fact = Measurement | PositiveControl | Figure | Evidence
+"""What a probe may yield."""
+
+
+class ProbeConfig(BaseModel):
+    """Settings of a probe; the defaults are its documented protocol."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a probe will cost, in passes of one sample through the subject."""
+
+    forwards: float = 0
+    backwards: float = 0
+    seconds: float = 0
+    """On top of the passes."""
+
+
+RunFunction = Callable[[Subject, Data, Any, RunContext], Iterable[Fact]]
+CostFunction = Callable[[Any, int], Estimate]
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A registered probe: its card, its configuration and its function."""
+
+    card: ProbeCard
+    config: type[ProbeConfig]
+    run: RunFunction
+    cost: CostFunction
+
+    @property
+    def id(self) -> str:
+        """The probe's id, also the first part of its metric ids."""
+        return self.card.id
+
+
+def _free(config: Any, n: int) -> Estimate:
+    return Estimate()
+
+
+def probe(
+    *,
+    id: str,
+    version: int,
+    question: str,
+    config: type[ProbeConfig] = ProbeConfig,
+    needs: Iterable[str] = (),
+    metrics: Sequence[MetricSpec] = (),
+    references: Sequence[str] = (),
+    threat_model: str = "",
+    how_to_read: str = "",
+    limits: Sequence[str] = (),
+    cost: CostFunction = _free,
+) -> Callable[[RunFunction], Probe]:
+    """Registers a function as a probe.
+
+    Args:
+        id: what is measured, such as `calibration`; metric ids begin with it.
+        version: raised whenever a number's meaning changes; stored results of other versions are not reused.
+        question: what it answers, ending in a question mark.
+        config: its settings.
+        needs: what must be there, else the probe is skipped with a reason: `weights`, `gradients`, `logits`, `labels`,
+            `data:ROLE`, `package:NAME`.
+        metrics: every metric it may state.
+        references: the sources of its methods.
+        threat_model: goal, knowledge, capability and budget of the adversary, or "" where there is none.
+        how_to_read: for someone who is not of the field.
+        limits: what the numbers do not show.
+        cost: `cost(config, n)` for n samples, beyond the shared prediction pass.
+    """
+    card = ProbeCard(
+        id=id,
+        version=version,
+        question=question,
+        needs=tuple(sorted(needs)),
+        threat_model=threat_model,
+        how_to_read=how_to_read,
+        limits=tuple(limits),
+        references=tuple(references),
+        metrics=tuple(metrics),
+    )
+
+    def register(run: RunFunction) -> Probe:
+        return Probe(card=card, config=config, run=run, cost=cost)
+
+    return register

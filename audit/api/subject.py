@@ -1,0 +1,65 @@
+"""The classifier under audit, as probes see it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Access = Literal["weights", "gradients", "logits", "labels"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Subject:
+    """The classifier under audit.
+
+    Attributes:
+        model: maps pixels (n, c, h, w) float32 in [0, 1] to logits (n, num_classes); normalisation lives inside.
+            In eval mode, parameters without `requires_grad`. Hand it to third-party engines; else use `logits`.
+        name: short, for titles.
+        num_classes: columns of the logits.
+        class_names: one a class, or empty.
+        input_shape: (channels, height, width) of an image.
+        device: where the model lives.
+        digest: sha256 over everything that decides the output.
+        access: what may be used of it.
+        output: what the raw network returned before it was brought to logits.
+    """
+
+    model: nn.Module
+    name: str
+    num_classes: int
+    class_names: tuple[str, ...]
+    input_shape: tuple[int, int, int]
+    device: torch.device
+    digest: str
+    access: frozenset[Access] = frozenset({"weights", "gradients", "logits", "labels"})
+    output: Literal["logits", "log-probabilities", "probabilities"] = "logits"
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        """Logits (n, num_classes) float32 of pixels (n, c, h, w) float32 in [0, 1]; keeps the graph for gradients."""
+        logits: Tensor = self.model(pixels.to(self.device, non_blocking=True))
+        return logits.float()
+
+    @contextlib.contextmanager
+    def untouched(self) -> Iterator[nn.Module]:
+        """The model for a third-party engine; flags, buffers and gradients are put back afterwards, whatever it did."""
+        modes = {module: module.training for module in self.model.modules()}
+        wanted = {parameter: parameter.requires_grad for parameter in self.model.parameters()}
+        buffers = {name: buffer.detach().clone() for name, buffer in self.model.named_buffers()}
+        try:
+            yield self.model
+        finally:
+            for module, training in modes.items():
+                module.training = training
+            for parameter, requires_grad in wanted.items():
+                parameter.requires_grad_(requires_grad)
+                parameter.grad = None
+            with torch.no_grad():
+                for name, buffer in self.model.named_buffers():
+                    if name in buffers and not torch.equal(buffer, buffers[name]):
+                        buffer.copy_(buffers[name])
