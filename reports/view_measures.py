@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from audit.schema import Interval, Measurement, MetricSpec, ProbeResult, RunRecord, measurement_id
 from reports.numbers import CLAIM_WORDS, Style, count_text, interval_text, style_of, value_text
@@ -33,12 +33,16 @@ class Number:
 
 @dataclass(frozen=True)
 class MetricGroup:
-    """All measurements of one metric; `note` says when some were left out."""
+    """All measurements of one metric; `note` says when some were left out.
+
+    `shared` are assumptions that all of them make; they are said once, not with each number.
+    """
 
     name: str
     metric: str
     meaning: str
     better: str
+    shared: tuple[str, ...]
     numbers: tuple[Number, ...]
     note: str
 
@@ -92,12 +96,19 @@ def metric_groups(result: ProbeResult, registry: Registry) -> tuple[MetricGroup,
 def _group(metric: str, found: list[Measurement], registry: Registry) -> MetricGroup:
     spec = registry.spec(metric)
     rest = len(found) - _ROWS_A_METRIC
+    common = [text for text in found[0].assumptions if all(text in other.assumptions for other in found)]
+    shared = tuple(common) if len(found) > 1 else ()
+    numbers = (number_of(measurement, registry) for measurement in found[:_ROWS_A_METRIC])
     return MetricGroup(
         name=capital(words(metric)),
         metric=metric,
         meaning=spec.meaning if spec else "",
         better=f"{spec.better} is better" if spec and spec.better != "neither" else "",
-        numbers=tuple(number_of(measurement, registry) for measurement in found[:_ROWS_A_METRIC]),
+        shared=shared,
+        numbers=tuple(
+            replace(number, assumptions=tuple(text for text in number.assumptions if text not in shared))
+            for number in numbers
+        ),
         note=f"{count_text(rest)} further settings are in audit.json." if rest > 0 else "",
     )
 

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from audit.errors import UsageError
 from audit.schema import SCHEMA_VERSION, Cost, Frozen, GateResult, Policy, Report, RunRecord, dump_json
+from audit.toolkit.writing import write_whole
 
 RESULTS, COSTS, AUDIT, HTML = "results.json", "costs.json", "audit.json", "report.html"
 
@@ -28,7 +29,7 @@ def read_report(run_dir: Path) -> Report:
         )
     record = _parse(results)
     times = _read_times(run_dir / COSTS)
-    judged = _previous(run_dir / AUDIT)
+    judged = _last_judgement(run_dir / AUDIT, record)
     return Report(
         record=record,
         policy=judged.policy if judged else None,
@@ -92,21 +93,15 @@ def _read_times(path: Path) -> _Times:
         return _Times()
 
 
-def _previous(path: Path) -> Report | None:
+def _last_judgement(path: Path, record: RunRecord) -> Report | None:
+    """The report written last, where it judges these very facts."""
     try:
-        return Report.model_validate_json(path.read_bytes())
+        report = Report.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
         return None
+    return report if report.record == record else None
 
 
 def _write(path: Path, text: str) -> Path:
-    from audit.errors import StoreError
-
-    temporary = path.with_name(f".tmp-{path.name}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise StoreError(f"Expected to be able to write {path}, got: {error.strerror}. Free some room.") from error
+    write_whole(path, text.encode())
     return path

@@ -8,13 +8,11 @@ only the units in flight. (Guarded by tests/audit/engine/test_kill.py.)
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,6 +26,7 @@ from safetensors.numpy import load_file, save
 from audit.api import Tally
 from audit.errors import StoreError
 from audit.schema import Diagnostic, dump_json
+from audit.toolkit.writing import TEMPORARY, explained, write_whole
 
 OWN_FILES = (
     "plan.json",
@@ -69,11 +68,7 @@ class RunStore:
             StoreError: when the disk is full or the folder cannot be written.
         """
         target = self.root / name
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            _write_atomically(target, content)
-        except OSError as error:
-            raise _explained(error, target) from error
+        write_whole(target, content)
         return target
 
     def write_json(self, name: str, value: Any) -> Path:
@@ -94,7 +89,7 @@ class RunStore:
             with (self.root / "events.jsonl").open("a", encoding="utf-8") as stream:
                 stream.write(line)
         except OSError as error:
-            raise _explained(error, self.root / "events.jsonl") from error
+            raise explained(error, self.root / "events.jsonl") from error
 
     # -------------------------------------------------------------------------------------------- units
 
@@ -158,13 +153,13 @@ def open_store(root: Path, *, fresh: bool = False) -> Iterator[RunStore]:
             )
         lock = (root / LOCK).open("a+", encoding="utf-8")
     except OSError as error:
-        raise _explained(error, root) from error
+        raise explained(error, root) from error
     with lock:
         _take(lock, root)
         store = RunStore(root)
         if fresh:
             store.clear()
-        for leftover in root.rglob(".tmp-*"):  # of a killed process: the lock is ours, so nobody is writing them
+        for leftover in root.rglob(f"{TEMPORARY}*"):  # of a killed process: the lock is ours, so nobody is writing them
             leftover.unlink(missing_ok=True)
         yield store
 
@@ -186,31 +181,3 @@ def _take(lock: IO[str], root: Path) -> None:
     lock.truncate(0)
     lock.write(f"process {os.getpid()} since {utc_now()}\n")
     lock.flush()
-
-
-def _write_atomically(target: Path, content: bytes) -> None:
-    descriptor, temporary = tempfile.mkstemp(prefix=".tmp-", dir=target.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _explained(error: OSError, path: Path) -> StoreError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StoreError(
-            f"Expected room on the disk for {path}, got none left. Free some and run the same command again: "
-            "what was measured is kept."
-        )
-    return StoreError(f"Expected to be able to write {path}, got: {error.strerror or error}. Choose another --out.")

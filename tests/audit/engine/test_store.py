@@ -130,9 +130,9 @@ def test_a_folder_that_cannot_be_made_is_explained(tmp_path):
 
 def test_arrays_are_written_before_the_mark_that_makes_them_count(tmp_path, monkeypatch):
     written = []
-    real = store_module._write_atomically
+    real = store_module.write_whole
     monkeypatch.setattr(
-        store_module, "_write_atomically", lambda path, content: (written.append(path.suffix), real(path, content))
+        store_module, "write_whole", lambda path, content: (written.append(path.suffix), real(path, content))
     )
 
     RunStore(tmp_path).save_unit("p", "key", "u", Tally(arrays={"a": np.zeros(1)}))
