@@ -122,7 +122,8 @@ def _by_class(labels: IntArray, hits: np.ndarray, names: tuple[str, ...], config
     for place in present:
         where = {"class": names[place]}
         per_class.append(_rate("accuracy.per_class", int(right[place]), int(totals[place]), config, where))
-    yield _worst(right[present], totals[present], rates, [names[place] for place in present], config)
+    seen = [names[place] for place in present]
+    yield _worst(right[present], totals[present], rates, seen, len(names) - len(seen), config)
     yield from per_class
     yield _class_figure(per_class, config)
 
@@ -143,19 +144,20 @@ def _balanced_interval(right: IntArray, totals: IntArray, level: float) -> Inter
 
 
 def _worst(
-    right: np.ndarray, totals: np.ndarray, rates: np.ndarray, names: list[str], config: AccuracyConfig
+    right: IntArray, totals: IntArray, rates: np.ndarray, names: list[str], absent: int, config: AccuracyConfig
 ) -> Measurement:
-    joint = [
-        proportion(int(k), int(n), 1 - (1 - config.level) / len(totals)) for k, n in zip(right, totals, strict=True)
-    ]
+    level = 1 - (1 - config.level) / len(totals)
+    joint = [proportion(int(k), int(n), level) for k, n in zip(right, totals, strict=True)]
     place = int(rates.argmin())
-    interval = Interval(
-        low=min(found.low for found in joint), high=min(found.high for found in joint),
-        level=config.level, method="clopper-pearson-bonferroni",
-    )  # fmt: skip
+    assumptions = [f"the class is {names[place]}"]
+    if absent:
+        assumptions.append(f"{absent} classes had no image, and may do as badly as can be")
+    low = 0.0 if absent else min(found.low for found in joint)
+    high = min(found.high for found in joint)
     return Measurement(
         metric="accuracy.worst_class", value=float(rates[place]), n=int(totals[place]), claim=Claim.ESTIMATE,
-        interval=interval, assumptions=(f"the class is {names[place]}",),
+        interval=Interval(low=low, high=high, level=config.level, method="clopper-pearson-bonferroni"),
+        assumptions=tuple(assumptions),
     )  # fmt: skip
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,8 @@ from audit.api.context import RunContext
 from audit.api.data import Data
 from audit.api.subject import Subject
 from audit.schema import Evidence, Figure, Measurement, MetricSpec, PositiveControl, ProbeCard
+
+NEEDS = r"weights|gradients|logits|labels|data:[a-z]+|package:\w+"
 
 Fact = Measurement | PositiveControl | Figure | Evidence
 """What a probe may yield."""
@@ -62,7 +65,7 @@ def probe(
     version: int,
     question: str,
     config: type[ProbeConfig] = ProbeConfig,
-    needs: Iterable[str] = (),
+    needs: Collection[str] = (),
     metrics: Sequence[MetricSpec] = (),
     references: Sequence[str] = (),
     threat_model: str = "",
@@ -86,6 +89,9 @@ def probe(
         limits: what the numbers do not show.
         cost: `cost(config, n)` for n samples, beyond the shared prediction pass.
     """
+    unknown = [need for need in needs if not re.fullmatch(NEEDS, need)]
+    if unknown:
+        raise ValueError(f"Expected needs of the form {NEEDS}, got {', '.join(unknown)} in probe {id!r}. Correct them.")
     card = ProbeCard(
         id=id,
         version=version,

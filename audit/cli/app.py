@@ -1,5 +1,6 @@
 """The `audit` command: its sub-commands, and how errors become exit codes."""
 
+import signal
 import sys
 from typing import Annotated
 
@@ -51,6 +52,8 @@ app.command("demo")(demo.demo)
 
 def main() -> None:
     """Runs the command; every failure ends in one clear message and its exit code."""
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `audit gate RUN | head` must not end as "a rule failed"
     try:
         app()
     except AuditError as error:
@@ -59,8 +62,6 @@ def main() -> None:
     except KeyboardInterrupt:
         console.say("Stopped.")
         sys.exit(130)
-    except BrokenPipeError:
-        sys.exit(141)
     except Exception as error:  # an internal error: still one message, and the traceback on request
         console.error(error, internal=True)
         sys.exit(2)

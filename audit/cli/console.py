@@ -24,12 +24,17 @@ def set_verbose(verbose: bool) -> None:
 
 def say(text: str = "") -> None:
     """A line on stderr."""
-    typer.echo(text, err=True)
+    typer.echo(plain(text), err=True)
 
 
 def show(text: str = "") -> None:
     """A line of the result, on stdout."""
-    typer.echo(text)
+    typer.echo(plain(text))
+
+
+def plain(text: str) -> str:
+    """The text without control characters: names out of a model or a data set may hold terminal commands."""
+    return "".join(sign if sign in "\n\t" or sign.isprintable() or sign == "\u00a0" else "\ufffd" for sign in text)
 
 
 def error(problem: BaseException, *, internal: bool = False) -> None:

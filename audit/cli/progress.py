@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from audit.cli import console
+from reports.numbers import duration_text as duration
 
 if TYPE_CHECKING:
     from audit.engine.reporter import Reporter
@@ -91,13 +92,3 @@ class LineReporter:
     def note(self, text: str) -> None:
         """See `Reporter`."""
         console.say(text)
-
-
-def duration(seconds: float) -> str:
-    """`42 s`, `3 min 10 s`, `2 h 5 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -19,9 +19,10 @@ from audit.cli.verdict import conclude, read_policy
 from audit.errors import UsageError
 
 if TYPE_CHECKING:
+    from audit.engine.budget import Budget
     from audit.engine.plan import Plan
     from audit.engine.prepare import Inputs, Prepared
-    from audit.schema import RunRecord
+    from audit.engine.store import RunStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +90,11 @@ def run(
 def execute(inputs: Inputs, wanted: RunOptions, argv: Sequence[str]) -> int:
     """Carries out a run and returns the exit code."""
     from audit.catalog import all_probes, choose
-    from audit.engine.budget import parse_duration
+    from audit.engine.budget import Budget, parse_duration
     from audit.engine.plan import make_plan, measure_speed
     from audit.engine.prepare import prepare
     from audit.engine.settings import parse_settings
+    from audit.engine.store import open_store
 
     probes = choose(wanted.probes)
     configs = parse_settings(wanted.settings, all_probes())
@@ -108,53 +110,53 @@ def execute(inputs: Inputs, wanted: RunOptions, argv: Sequence[str]) -> int:
     if wanted.dry_run:
         return 0
     out = wanted.out or _default_folder(prepared, plan, inputs.seed)
-    record = measure(plan, prepared, inputs, wanted, argv, out, seconds)
-    return 130 if record is None else conclude(out, policy)
+    with open_store(out, fresh=wanted.fresh) as store:  # held until the report is there, so no other run comes between
+        done = measure(store, plan, prepared, inputs, wanted, argv, Budget.of(seconds))
+        return conclude(out, policy) if done else 130
 
 
 def measure(
+    store: RunStore,
     plan: Plan,
     prepared: Prepared,
     inputs: Inputs,
     wanted: RunOptions,
     argv: Sequence[str],
-    out: Path,
-    seconds: float | None,
-) -> RunRecord | None:
-    """Runs the plan into the folder; None when the user stopped it, after saying how to resume."""
+    budget: Budget,
+) -> bool:
+    """Runs the plan and stores the facts; False when the user stopped it, after saying how to resume."""
     from audit.catalog import all_probes
     from audit.cli.progress import make_reporter
     from audit.engine import record
-    from audit.engine.budget import Budget
     from audit.engine.run import run_plan
     from audit.engine.session import Interrupted, Session
-    from audit.engine.store import open_store, utc_now
+    from audit.engine.store import utc_now
 
-    with open_store(out, fresh=wanted.fresh) as store, _interruptible() as stop:
-        record.begin(store, plan, prepared, argv)
-        started, budget = utc_now(), Budget.of(seconds)
+    record.begin(store, plan, prepared, inputs.seed, argv)
+    started = utc_now()
+    with _interruptible() as stop:
         session = Session(prepared.subject, prepared.data, store, inputs.seed, budget, make_reporter(), stop)
         try:
             results, costs = run_plan(plan, session)
         except Interrupted:
             again = shlex.join(word for word in argv if word != "--fresh")
-            console.say(f"Stopped; what was measured is kept in {out}. Resume with:\n  audit {again}")
-            return None
-        facts = record.make_record(
-            prepared,
-            cards=[probe.card for probe in all_probes().values()],
-            results=results,
-            seed=inputs.seed,
-            arguments=_arguments(inputs, wanted),
-            argv=record.reproducible(argv),
-        )
-        record.finish(store, facts, costs, started)
-    return facts
+            console.say(f"Stopped; what was measured is kept in {store.root}. Resume with:\n  audit {again}")
+            return False
+    facts = record.make_record(
+        prepared,
+        cards=[probe.card for probe in all_probes().values()],
+        results=results,
+        seed=inputs.seed,
+        arguments=_arguments(inputs, wanted),
+        argv=record.reproducible(argv),
+    )
+    record.finish(store, facts, costs, started)
+    return True
 
 
 def plan_text(plan: Plan, prepared: Prepared) -> str:
     """The plan in words: what is audited, and per probe what runs at what cost."""
-    from audit.cli.progress import duration
+    from reports.numbers import duration_text as duration
 
     info = prepared.info
     lines = [f"{info.name}: {info.num_classes} classes, input {'x'.join(map(str, info.input_shape))}, {info.output}"]
@@ -172,7 +174,7 @@ def plan_text(plan: Plan, prepared: Prepared) -> str:
 
 
 def _arguments(inputs: Inputs, wanted: RunOptions) -> dict[str, object]:
-    """The effective settings, with file names but without folders."""
+    """The effective settings; data specs as they were typed."""
     model = inputs.model
     return {
         "model": model.spec,

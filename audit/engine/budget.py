@@ -11,6 +11,9 @@ from audit.errors import UsageError
 RESERVE = 0.1
 """Share kept back for judging and reporting."""
 
+LEAST_WEIGHT = 1.0
+"""Seconds that any work counts as when time is shared."""
+
 _UNITS = {"s": 1, "m": 60, "h": 3600, "": 1}
 
 
@@ -52,5 +55,6 @@ class Budget:
         """The part of what is left that falls to work of this estimated length beside others still to come."""
         if math.isinf(self.deadline):
             return self
-        part = estimate / (estimate + others) if estimate + others > 0 else 1.0
+        mine = max(estimate, LEAST_WEIGHT)  # an estimate of nothing still needs a turn
+        part = mine / (mine + others)
         return Budget(self.clock() + self.left() * part, self.clock)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, TypeVar
 
 import numpy as np
 import torch
 
+from audit import __version__
 from audit.api import Diagnostic, Evidence, Predictions, Role, RunContext, Tally, Unit
 from audit.engine.budget import Budget
 from audit.engine.keys import digest_of, digest_of_ids, seed_of
@@ -23,11 +24,21 @@ T = TypeVar("T")
 class EngineContext(RunContext):
     """One probe's view of the session; `unit` is set within `map`."""
 
-    def __init__(self, session: Session, probe: str, version: int, budget: Budget, unit: str = "") -> None:
+    def __init__(
+        self,
+        session: Session,
+        probe: str,
+        version: int,
+        budget: Budget,
+        *,
+        config: Mapping[str, object] | None = None,
+        unit: str = "",
+    ) -> None:
         self.session = session
         self.probe = probe
         self.version = version
         self.budget = budget
+        self.config = dict(config or {})
         self.unit = unit
         self.device = session.subject.device
         self.workdir = session.store.root / "probes" / probe
@@ -91,6 +102,8 @@ class EngineContext(RunContext):
                 "samples": digest_of_ids(ids),
                 "probe": self.probe,
                 "version": self.version,
+                "config": self.config,
+                "tool": __version__,
                 "unit": unit.name,
                 "params": dict(unit.params),
                 "seed": session.seed,
@@ -107,7 +120,9 @@ class EngineContext(RunContext):
         if stored is None:
             if self.budget.left() <= 0:
                 return None, False
-            inner = EngineContext(self.session, self.probe, self.version, self.budget, unit.name)
+            inner = EngineContext(
+                self.session, self.probe, self.version, self.budget, config=self.config, unit=unit.name
+            )
             tally = function(unit, inner)
             store.save_unit(self.probe, key, unit.name, tally, list(inner.diagnostics.values()))
             stored = store.load_unit(self.probe, key)  # read back: what a resumed run sees is what this one sees

@@ -5,7 +5,6 @@ import importlib.metadata
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from audit.schema import dump_json
@@ -25,7 +24,7 @@ def digest_of_ids(ids: Sequence[str]) -> str:
 
 def seed_of(*parts: object) -> int:
     """A 64-bit seed from whatever names a random stream."""
-    return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:8], "big")
+    return int.from_bytes(hashlib.sha256(dump_json([str(part) for part in parts]).encode()).digest()[:8], "big")
 
 
 def package_versions() -> dict[str, str]:
@@ -41,17 +40,18 @@ def package_versions() -> dict[str, str]:
 
 def numerics(device: torch.device) -> dict[str, str | bool | int]:
     """Settings of the machine and of torch that can change a number."""
-    settings: dict[str, str | bool | int] = {"device_type": device.type, "threads": torch.get_num_threads()}
+    settings: dict[str, str | bool | int] = {
+        "device_type": device.type,
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+    }
     if device.type == "cuda":
         settings |= {
             "gpu": torch.cuda.get_device_name(device),
             "cuda": str(torch.version.cuda),
+            "cudnn": torch.backends.cudnn.version() or 0,  # type: ignore[no-untyped-call]
+            "cudnn_deterministic": torch.backends.cudnn.deterministic,
             "tf32_matmul": torch.backends.cuda.matmul.allow_tf32,
             "tf32_conv": torch.backends.cudnn.allow_tf32,
         }
     return settings
-
-
-def generator(seed: int) -> np.random.Generator:
-    """A NumPy generator from a 64-bit seed."""
-    return np.random.default_rng(seed)

@@ -68,6 +68,7 @@ def prepare(inputs: Inputs, note: Callable[[str], None]) -> Prepared:
     """
     device = choose_device(inputs.device)
     torch.set_num_threads(inputs.threads or available_threads())
+    set_exact_numerics()
     datasets = open_all(inputs.data)
     for dataset in datasets.values():
         for remark in dataset.notes:
@@ -129,6 +130,14 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= count:
         raise PrerequisiteError(f"Expected {name} to be there, got {count} CUDA devices. Use --device auto or cpu.")
     return device
+
+
+def set_exact_numerics() -> None:
+    """Full float32 and repeatable convolutions on a GPU: what is verified there must hold elsewhere as well."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
 
 
 def available_threads() -> int:

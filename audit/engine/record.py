@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from audit import __version__
-from audit.engine.keys import numerics, package_versions
+from audit.engine.keys import digest_of, numerics, package_versions
 from audit.engine.plan import Plan
 from audit.engine.prepare import Prepared
 from audit.engine.store import RunStore, utc_now
@@ -59,32 +59,40 @@ def make_record(
     )
 
 
-def begin(store: RunStore, plan: Plan, prepared: Prepared, argv: Sequence[str]) -> None:
-    """Writes what will be done before anything is done.
+def begin(store: RunStore, plan: Plan, prepared: Prepared, seed: int, argv: Sequence[str]) -> None:
+    """Writes what will be done before anything is done, and withdraws results of other settings.
 
     Raises:
         StoreError: when the folder holds a run of another model or of other data.
     """
+    steps = [step.planned().model_dump(mode="json") for step in plan.steps]
+    where = environment(prepared.subject.device).model_dump(mode="json")
+    samples = {found.role: found.n_used for found in prepared.data_infos}
     inputs = {
         "subject": prepared.info.digest,
         "data": {found.role: found.digest for found in prepared.data_infos},
+        "measured": digest_of([steps, where, samples, seed]),
     }
     earlier = store.read_json("inputs.json")
-    if earlier is not None and earlier != inputs:
-        changed = "another model" if earlier.get("subject") != inputs["subject"] else "other data"
-        raise StoreError(
-            f"Expected {store.root} to hold a run of this model and data, got one of {changed}. "
-            "Choose another --out, or --fresh to forget it."
-        )
+    if isinstance(earlier, dict):
+        if any(earlier.get(part) != inputs[part] for part in ("subject", "data")):
+            changed = "another model" if earlier.get("subject") != inputs["subject"] else "other data"
+            raise StoreError(
+                f"Expected {store.root} to hold a run of this model and data, got one of {changed}. "
+                "Choose another --out, or --fresh to forget it."
+            )
+        if earlier.get("measured") != inputs["measured"]:
+            store.forget_results()
     store.write_json("inputs.json", inputs)
-    store.write_json("environment.json", environment(prepared.subject.device).model_dump(mode="json"))
-    store.write_json("plan.json", [step.planned().model_dump(mode="json") for step in plan.steps])
+    store.write_json("environment.json", where)
+    store.write_json("plan.json", steps)
     store.event("run_started", argv=list(argv))
 
 
 def finish(store: RunStore, record: RunRecord, costs: Mapping[str, Cost], started: str) -> None:
     """Writes the facts, and apart from them what they cost; of two passes over the same work the longer counts."""
-    before = store.read_json("costs.json") or {}
+    found = store.read_json("costs.json")
+    before = found if isinstance(found, dict) else {}
     spent = {name: cost.model_dump(mode="json") for name, cost in costs.items()}
     for name, cost in (before.get("costs") or {}).items():
         if name in spent and cost["seconds"] > spent[name]["seconds"]:

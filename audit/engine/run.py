@@ -67,7 +67,7 @@ def run_step(step: Step, session: Session, budget: Budget) -> tuple[ProbeResult,
         return ProbeResult(status=Status.SKIPPED, reason=step.skip, **common), Cost(seconds=0)
     session.store.write_json(f"probes/{probe.id}/spec.json", step.planned().model_dump(mode="json"))
     session.store.event("probe_started", probe=probe.id)
-    ctx = EngineContext(session, probe.id, probe.card.version, budget)
+    ctx = EngineContext(session, probe.id, probe.card.version, budget, config=common["config"])
     start = time.perf_counter()
     facts: list[Fact] = []
     status, reason = _collect(step, session, ctx, facts)
@@ -95,7 +95,7 @@ def _collect(step: Step, session: Session, ctx: EngineContext, facts: list[Fact]
         session.store.event("traceback", probe=step.probe.id, text=traceback.format_exc())
         where = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{where.name}, line {where.lineno}"
-        text = f"{type(error).__name__}: {_brief(error)} ({place}). This is a defect of the probe; -v shows more."
+        text = f"{type(error).__name__}: {_brief(error)} ({place}). The traceback is in events.jsonl."
         return Status.FAILED, Reason(code="internal_error", text=text)
     return Status.MEASURED, None
 
@@ -134,9 +134,9 @@ def _predict_ahead(plan: Plan, session: Session, costs: dict[str, Cost]) -> None
     budget = session.budget.share(plan.prediction_seconds, plan.seconds - plan.prediction_seconds)
     try:
         predict(EngineContext(session, PREDICTIONS, 1, budget), session, "eval")
-    except StoreError:
+    except (StoreError, Interrupted):
         raise
-    except (AuditError, Inconclusive, torch.OutOfMemoryError) as error:
+    except Exception as error:  # each probe that asks for predictions meets it again, and says so in its result
         session.store.event("predictions_failed", text=str(error))
     costs[PREDICTIONS] = Cost(seconds=round(time.perf_counter() - start, 3), peak_memory_mb=_peak_memory(session))
 

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load, save
 
 from audit.api import Tally
 from audit.errors import StoreError
@@ -33,12 +34,11 @@ OWN_FILES = (
     "environment.json",
     "inputs.json",
     "events.jsonl",
-    "results.json",
-    "costs.json",
-    "audit.json",
-    "report.html",
 )
+CONCLUSIONS = ("results.json", "costs.json", "audit.json", "report.html")
 LOCK = ".lock"
+MARK = "trust-audit run folder"
+"""First words of the lock file; only a folder that has them is written into or cleared."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,41 +95,48 @@ class RunStore:
 
     def load_unit(self, probe: str, key: str) -> StoredUnit | None:
         """A finished unit, or None when it is absent or any byte of it is damaged."""
-        values = self.read_json(f"probes/{probe}/units/{key}.json")
-        if not isinstance(values, dict) or values.get("key") != key:
-            return None
-        arrays: dict[str, np.ndarray[Any, Any]] = {}
-        if values["arrays_sha256"] is not None:
-            path = self.root / f"probes/{probe}/units/{key}.safetensors"
-            try:
-                if hashlib.sha256(path.read_bytes()).hexdigest() != values["arrays_sha256"]:
-                    return None
-                arrays = load_file(path)
-            except (OSError, SafetensorError):
+        stored = self.read_json(f"probes/{probe}/units/{key}.json")
+        try:
+            unit = stored["unit"]
+            if stored["sha256"] != _digest(dump_json(unit).encode()) or unit["key"] != key:
                 return None
-        diagnostics = [Diagnostic.model_validate(found) for found in values["diagnostics"]]
-        return StoredUnit(Tally(values=values["values"], arrays=arrays), diagnostics)
+            arrays: dict[str, np.ndarray[Any, Any]] = {}
+            if unit["arrays_sha256"] is not None:
+                content = (self.root / f"probes/{probe}/units/{key}.safetensors").read_bytes()
+                if _digest(content) != unit["arrays_sha256"]:
+                    return None
+                arrays = load(content)
+            diagnostics = [Diagnostic.model_validate(found) for found in unit["diagnostics"]]
+            return StoredUnit(Tally(values=unit["values"], arrays=arrays), diagnostics)
+        except (OSError, SafetensorError, KeyError, TypeError, ValidationError):
+            return None
 
     def save_unit(self, probe: str, key: str, name: str, tally: Tally, diagnostics: Sequence[Diagnostic] = ()) -> None:
         """Stores a finished unit; arrays first, then the JSON that makes it count."""
         digest = None
         if tally.arrays:
             content = save({name: np.ascontiguousarray(array) for name, array in tally.arrays.items()})
-            digest = hashlib.sha256(content).hexdigest()
+            digest = _digest(content)
             self.write_bytes(f"probes/{probe}/units/{key}.safetensors", content)
-        record = {
+        unit = {
             "key": key,
             "name": name,
             "values": dict(tally.values),
             "arrays_sha256": digest,
             "diagnostics": [diagnostic.model_dump(mode="json") for diagnostic in diagnostics],
         }
-        self.write_json(f"probes/{probe}/units/{key}.json", record)
+        sealed = {"unit": unit, "sha256": _digest(dump_json(unit).encode())}
+        self.write_json(f"probes/{probe}/units/{key}.json", sealed)
+
+    def forget_results(self) -> None:
+        """Removes what was concluded, so that old facts are never judged as those of a run in progress."""
+        for name in CONCLUSIONS:
+            (self.root / name).unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Removes what earlier runs left; touches nothing that the tool did not write."""
         shutil.rmtree(self.root / "probes", ignore_errors=True)
-        for name in OWN_FILES:
+        for name in (*OWN_FILES, *CONCLUSIONS):
             (self.root / name).unlink(missing_ok=True)
 
 
@@ -146,22 +153,38 @@ def open_store(root: Path, *, fresh: bool = False) -> Iterator[RunStore]:
     """
     try:
         root.mkdir(parents=True, exist_ok=True)
-        foreign = any(root.iterdir()) and not (root / LOCK).exists() and not (root / "plan.json").exists()
-        if foreign:
-            raise StoreError(
-                f"Expected {root} to be empty or a run folder, got a folder with other files. Choose another --out."
-            )
-        lock = (root / LOCK).open("a+", encoding="utf-8")
+        _refuse_foreign(root)
+        descriptor = os.open(root / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     except OSError as error:
         raise explained(error, root) from error
-    with lock:
+    with os.fdopen(descriptor, "r+", encoding="utf-8") as lock:
         _take(lock, root)
         store = RunStore(root)
         if fresh:
             store.clear()
-        for leftover in root.rglob(f"{TEMPORARY}*"):  # of a killed process: the lock is ours, so nobody is writing them
+        for leftover in root.rglob(f"{TEMPORARY}*"):  # of a killed process: the lock is ours, so nobody writes them
             leftover.unlink(missing_ok=True)
         yield store
+
+
+def _refuse_foreign(root: Path) -> None:
+    """Raises StoreError for a folder that is not ours alone: other files, or links that lead out of it."""
+    lock = root / LOCK
+    ours = lock.is_file() and not lock.is_symlink() and lock.read_text(encoding="utf-8").startswith(MARK)
+    if any(root.iterdir()) and not ours:
+        raise StoreError(
+            f"Expected {root} to be empty or a run folder, got a folder with other files. Choose another --out."
+        )
+    links = [path for path in root.rglob("*") if path.is_symlink()]
+    if links:
+        raise StoreError(
+            f"Expected a run folder without symbolic links, got {links[0]}: writing could leave the folder. "
+            "Remove it, or choose another --out."
+        )
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def utc_now() -> str:
@@ -174,10 +197,11 @@ def _take(lock: IO[str], root: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         lock.seek(0)
-        owner = lock.read().strip() or "another process"
+        owner = lock.read().removeprefix(MARK).strip(" ,\n") or "another process"
         raise StoreError(
             f"Expected a free run folder, got {root} in use by {owner}. Wait for it, or choose another --out."
         ) from error
-    lock.truncate(0)
-    lock.write(f"process {os.getpid()} since {utc_now()}\n")
+    lock.seek(0)
+    lock.truncate()
+    lock.write(f"{MARK}, process {os.getpid()} since {utc_now()}\n")
     lock.flush()

@@ -18,7 +18,7 @@ _HARMLESS: Final = frozenset({"budget"})
 
 
 def doubt_about(result: ProbeResult) -> Reason | None:
-    """Why the numbers of this result cannot be taken at face value: inconclusive, or a control that did not pass."""
+    """Why the numbers cannot be taken at face value: an inconclusive result, a control that failed or is absent."""
     failed = [control for control in result.controls if not control.passed]
     if failed:
         listed = "; ".join(
@@ -27,6 +27,8 @@ def doubt_about(result: ProbeResult) -> Reason | None:
         return Reason(code="control_failed", text=f"the probe's own {listed}")
     if result.status is Status.INCONCLUSIVE:
         return result.reason
+    if not result.controls:
+        return Reason(code="no_control", text="the probe did not show that it finds planted truth")
     return None
 
 

@@ -73,9 +73,8 @@ def _among(rule: Rule, results: Sequence[ProbeResult]) -> Selected | Decision:
 
 
 def _matches(rule: Rule, measurement: Measurement) -> bool:
-    return all(
-        key in measurement.where and same_setting(value, measurement.where[key]) for key, value in rule.where.items()
-    )
+    found = measurement.where
+    return all(key in found and same_setting(key, asked, found[key]) for key, asked in rule.where.items())
 
 
 def _ambiguous(rule: Rule, measurements: Sequence[Measurement]) -> Decision:

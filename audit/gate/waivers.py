@@ -47,7 +47,7 @@ def _why_unused(waiver: Waiver, outcome: Outcome, record: RunRecord, already: bo
 def _in_scope(waiver: Waiver, record: RunRecord) -> bool:
     if waiver.model_sha256 is None:
         return True
-    digests = (record.subject.digest, *(file.sha256 for file in record.subject.files))
+    digests = (record.subject.digest, *(file.sha256 for file in record.subject.files if file.kind == "weights"))
     return any(digest.lower().removeprefix("sha256:").startswith(waiver.model_sha256) for digest in digests)
 
 

@@ -136,7 +136,7 @@ def _files_of(module: ModuleType, folder: Path, before: set[str]) -> tuple[FileD
     """The file of the spec, then the other files of its folder whose code ran."""
     first = str(module.__file__)
     others = sorted(set(_fresh(folder, before).values()) - {first})
-    return tuple(digest_of(Path(file)) for file in (first, *others))
+    return tuple(digest_of(Path(file)).model_copy(update={"kind": "code"}) for file in (first, *others))
 
 
 def _forget(folder: Path, before: set[str]) -> None:

@@ -1,6 +1,7 @@
 """The vocabulary that every record shares."""
 
 import json
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from fractions import Fraction
@@ -57,27 +58,38 @@ def dump_json(value: Any) -> str:
     Raises:
         ValueError: when a NaN or Inf is inside.
     """
-    return json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return text.encode("utf-8", "replace").decode()  # a file name that is no UTF-8 must not lose a whole run
+
+
+RADII = frozenset({"eps", "radius"})
+"""Settings that people write rounded: `0.0314` for `8/255`."""
+_LONGEST_NUMBER = 40
 
 
 def _number(value: Scalar) -> Fraction | None:
     """`8/255`, `"8/255"`, `0.5` and `1` as exact fractions; None for what is not a number."""
-    if isinstance(value, bool):
+    text = str(value).replace(" ", "")
+    if isinstance(value, bool) or len(text) > _LONGEST_NUMBER or re.search(r"e[+-]?\d{4}", text, re.IGNORECASE):
         return None
     try:
-        return Fraction(str(value).replace(" ", ""))
+        return Fraction(text)
     except (ValueError, ZeroDivisionError):
         return None
 
 
-def same_setting(asked: Scalar, found: Scalar) -> bool:
-    """Whether two values of a setting mean the same: `"8/255"` equals `0.0314` (at most 0.2 % apart), `15` `15.0`."""
+def same_setting(key: str, asked: Scalar, found: Scalar) -> bool:
+    """Whether two values of a setting mean the same: `15` equals `15.0`, and as a radius `"8/255"` equals `0.0314`.
+
+    Radii may be 0.2 % apart, since people round them; everything else is exact.
+    """
     if asked == found and isinstance(asked, bool) == isinstance(found, bool):
         return True
     left, right = _number(asked), _number(found)
     if left is None or right is None:
         return False
-    return abs(left - right) <= Fraction(1, 500) * max(abs(left), abs(right))
+    slack = Fraction(1, 500) if key in RADII else Fraction(0)
+    return abs(left - right) <= slack * max(abs(left), abs(right))
 
 
 def where_text(where: Mapping[str, Scalar]) -> str:

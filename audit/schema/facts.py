@@ -44,6 +44,11 @@ class Measurement(Frozen):
     def _estimate_has_interval(self) -> Self:
         if self.claim is Claim.ESTIMATE and self.interval is None:
             raise ValueError(f"Expected an interval with the estimate {self.metric!r}, got none. State one.")
+        if self.interval is not None:
+            low, high = self.interval.low, self.interval.high
+            slack = (high - low) + 1e-9  # a bias-corrected interval may lie beside its plug-in value, but not far off
+            if not low - slack <= self.value <= high + slack:
+                raise ValueError(f"Expected {self.metric!r} near its interval {low} to {high}, got {self.value}.")
         return self
 
 

@@ -1,5 +1,7 @@
 """The run record (facts), and the report built from it and the gate's verdicts."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from audit.schema.base import Frozen, Scalar
@@ -16,6 +18,7 @@ class FileDigest(Frozen):
     """File name without its folders."""
     sha256: str
     bytes: int
+    kind: Literal["weights", "code"] = "weights"
 
 
 class SubjectInfo(Frozen):
@@ -101,6 +104,7 @@ class Cost(Frozen):
 
     seconds: float
     peak_memory_mb: float | None = None
+    """Peak of the process, or of the GPU, up to the probe's end; earlier probes count in."""
 
 
 class Report(Frozen):

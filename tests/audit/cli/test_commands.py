@@ -140,7 +140,7 @@ def test_describe_says_what_was_loaded(audit):
     ended = audit("describe", "--model", MODEL, "--preprocess", "none/size=32", "--data", "sklearn:digits")
 
     assert ended.code == 0
-    for part in ("test_efficientnet", "classes", "parameters", "random weights", "accuracy"):
+    for part in ("test_efficientnet", "classes", "parameters", "RANDOM WEIGHTS", "accuracy"):
         assert part in ended.out + ended.err, part
 
 

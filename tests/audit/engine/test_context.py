@@ -1,4 +1,5 @@
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -55,7 +56,10 @@ def test_finished_units_are_not_run_again_and_keep_what_they_noticed(tmp_path):
     assert again.diagnostics["seen"].text == "saw u/0"
 
 
-@pytest.mark.parametrize("change", ["seed", "version", "params", "samples", "subject"])
+CHANGES = ["seed", "probe", "version", "config", "unit", "params", "samples", "subject", "data", "packages", "numerics"]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_whatever_decides_a_result_is_in_its_key(tmp_path, change):
     base = context(tmp_path)
     unit = units(eps="8/255")[0]
@@ -69,12 +73,32 @@ def test_whatever_decides_a_result_is_in_its_key(tmp_path, change):
             other_unit = units(eps="4/255")[0]
         case "samples":
             other_unit = Unit(unit.name, unit.params, positions=range(4))
+        case "probe":
+            other = context(tmp_path, probe="q")
+        case "config":
+            other = EngineContext(base.session, "p", 1, Budget(), config={"steps": 3})
+        case "unit":
+            other_unit = Unit("other", unit.params, positions=unit.positions)
         case "subject":
-            subject, data = synthetic(n=40, seed=1)
-            other = EngineContext(Session(subject, data, RunStore(tmp_path)), "p", 1, Budget())
+            other = changed(base, subject=replace(base.session.subject, digest="other"))
+        case "data":
+            split = replace(base.session.data["eval"], digest="other")
+            other = changed(base, data={"eval": split})
+        case "packages":
+            other = changed(base, versions={"torch": "0.1"})
+        case "numerics":
+            other = context(tmp_path)
+            other.session.numerics = {"threads": 99}
 
     assert base.unit_key(unit) == context(tmp_path).unit_key(unit)
     assert base.unit_key(unit) != other.unit_key(other_unit)
+
+
+def changed(base, **what):
+    """A context of the same session but for something."""
+    session = base.session
+    given = {"subject": session.subject, "data": session.data, "store": session.store, **what}
+    return EngineContext(Session(**given), "p", 1, Budget())
 
 
 def test_when_the_budget_ends_a_prefix_comes_back(tmp_path):

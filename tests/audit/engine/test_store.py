@@ -138,3 +138,32 @@ def test_arrays_are_written_before_the_mark_that_makes_them_count(tmp_path, monk
     RunStore(tmp_path).save_unit("p", "key", "u", Tally(arrays={"a": np.zeros(1)}))
 
     assert written == [".safetensors", ".json"]
+
+
+@pytest.mark.parametrize("where", ["probes", "events.jsonl"])
+def test_links_that_lead_out_of_the_folder_are_refused(tmp_path, where):
+    with open_store(tmp_path / "run"):
+        pass
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "run" / where).symlink_to(tmp_path / "outside")
+
+    with pytest.raises(StoreError, match="without symbolic links"), open_store(tmp_path / "run", fresh=True):
+        pass
+
+
+def test_a_foreign_plan_or_lock_does_not_make_a_folder_ours(tmp_path):
+    (tmp_path / "plan.json").write_text("{}")
+    (tmp_path / ".lock").write_text("of another tool")
+
+    with pytest.raises(StoreError, match="got a folder with other files"), open_store(tmp_path, fresh=True):
+        pass
+    assert (tmp_path / "plan.json").exists()
+
+
+def test_a_changed_number_in_a_unit_counts_as_damage(tmp_path):
+    store = RunStore(tmp_path)
+    store.save_unit("p", "key", "u", Tally(values={"broken": 10}))
+    path = tmp_path / "probes/p/units/key.json"
+    path.write_text(path.read_text().replace("10", "99"))
+
+    assert store.load_unit("p", "key") is None

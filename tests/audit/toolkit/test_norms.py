@@ -42,7 +42,7 @@ def test_eps_is_read_and_printed(given, text, value):
     assert parse_eps(given, "linf") == pytest.approx(value, rel=1e-12)
     assert parse_eps(text, "linf") == parse_eps(given, "linf")  # printing loses nothing
     assert canonical_eps(text, "linf") == text
-    assert same_setting(text, repr(value))  # a policy may write it either way
+    assert same_setting("eps", text, repr(value))  # a policy may write it either way
 
 
 @pytest.mark.parametrize(
