@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from audit.schema import Interval, Measurement, MetricSpec, ProbeResult, RunRecord, measurement_id
+from audit.schema import Claim, Interval, Measurement, MetricSpec, ProbeResult, RunRecord, measurement_id
 from reports.numbers import CLAIM_WORDS, Style, count_text, interval_text, style_of, value_text
 from reports.text import capital, setting_text, words
 
@@ -114,10 +114,12 @@ def _group(metric: str, found: list[Measurement], registry: Registry) -> MetricG
 
 
 def headlines(result: ProbeResult, registry: Registry, judged: Iterable[str]) -> tuple[Number, ...]:
-    """Up to three numbers that answer the probe's question: judged ones first, then the first of each metric."""
+    """Up to three numbers that answer the probe's question: judged ones first, then one of each metric."""
     wanted = frozenset(judged)
     first_of_metric: dict[str, Measurement] = {}
     for measurement in result.measurements:
+        if measurement.claim is not Claim.ESTIMATE:
+            first_of_metric[measurement.metric] = measurement  # of a bound over growing radii, the last says most
         first_of_metric.setdefault(measurement.metric, measurement)
     settings = Counter(measurement.metric for measurement in result.measurements)
     telling = [m for m in first_of_metric.values() if settings[m.metric] <= _TOO_MANY_SETTINGS]

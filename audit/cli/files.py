@@ -62,7 +62,7 @@ def _parse(path: Path) -> RunRecord:
     try:
         value = json.loads(content)
         version = str(value["schema_version"])
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UsageError(f"Expected a run record in {path}, got damaged JSON. Run the audit again.") from error
     if version.split(".", maxsplit=1)[0] != SCHEMA_VERSION.split(".")[0]:
         raise UsageError(

@@ -39,7 +39,7 @@ DataSpecs = Annotated[
         "once a role (eval by default).",
     ),
 ]
-Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Root of all randomness.")]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Root of all randomness.")]
 Device = Annotated[str, typer.Option("--device", metavar="D", help="auto, cpu or cuda:0.")]
 AllowCode = Annotated[
     bool, typer.Option("--allow-code", help="Let py: specs run their code; the report's header says so.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,8 @@ if TYPE_CHECKING:
     from audit.schema import GateResult, Measurement, MetricSpec, Policy, Report
 
 SYMBOLS = {"PASS": "✓", "FAIL": "✗", "INCONCLUSIVE": "?", "NOT-RUN": "–", "ERROR": "!"}  # noqa: RUF001
-SHOWN_PER_PROBE = 8
+MOST_SETTINGS = 9
+"""A metric stated at more settings, such as every class, is left to the report."""
 
 
 def read_policy(path: Path | None) -> tuple[Policy, str] | None:
@@ -66,7 +68,8 @@ def summary(report: Report) -> str:
         lines.append(f"{result.probe} - {result.status.value}")
         if result.reason is not None:
             lines.append(f"  {result.reason.text}")
-        shown = result.measurements[:SHOWN_PER_PROBE]
+        settings = Counter(found.metric for found in result.measurements)
+        shown = [found for found in result.measurements if settings[found.metric] <= MOST_SETTINGS]
         lines += [f"  {_fact(found, known.get(found.metric))}" for found in shown]
         hidden = len(result.measurements) - len(shown)
         lines += [f"  ... and {hidden} more in the report"] if hidden else []

@@ -15,11 +15,17 @@ from audit.engine.store import RunStore, utc_now
 from audit.errors import StoreError
 from audit.schema import (
     Cost,
+    Diagnostic,
     Environment,
     ProbeCard,
     ProbeResult,
+    Reason,
     RunRecord,
+    Status,
 )
+
+UNSTABLE = frozenset({"nondeterministic", "batch_dependent", "stateful"})
+"""Findings at load after which a number may come out otherwise next time."""
 
 
 def environment(device: torch.device) -> Environment:
@@ -55,8 +61,17 @@ def make_record(
         environment=environment(prepared.subject.device),
         trust_exceptions=prepared.loaded.trust_exceptions,
         cards=tuple(cards),
-        results=tuple(results),
+        results=tuple(in_doubt(result, prepared.info.checks) for result in results),
     )
+
+
+def in_doubt(result: ProbeResult, checks: Sequence[Diagnostic]) -> ProbeResult:
+    """The result, inconclusive where the subject's answers are not its own: random, or made by batch or history."""
+    found = [check for check in checks if check.code in UNSTABLE and check.severity == "warning"]
+    if not found or result.status is not Status.MEASURED:
+        return result
+    reason = Reason(code="unstable_subject", text=f"The subject's answers are not repeatable: {found[0].text}")
+    return result.model_copy(update={"status": Status.INCONCLUSIVE, "reason": reason})
 
 
 def begin(store: RunStore, plan: Plan, prepared: Prepared, seed: int, argv: Sequence[str]) -> None:

@@ -44,11 +44,9 @@ class Limits:
 def decide(measurement: Measurement, rule: Rule, stats: StatSettings) -> Decision:
     """What the number says about the rule, were its probe beyond doubt."""
     if measurement.n < stats.min_samples:
-        missing = stats.min_samples - measurement.n
         return Decision(
             Outcome.INCONCLUSIVE,
-            f"{measured(measurement)}, fewer than the {stats.min_samples} that the policy asks for.",
-            samples_needed=missing,
+            f"{measured(measurement)}: the policy asks for {stats.min_samples} samples behind a number.",
         )
     limits = one_sided(measurement, stats.confidence)
     if limits is None:

@@ -21,7 +21,7 @@ class _ByHand(Frozen):
 class Rule(_ByHand):
     """One requirement on one metric; exactly one of `min` and `max`."""
 
-    id: str = Field(min_length=1)
+    id: str = Field(pattern=r"^[\w.:/-]{1,80}$")
     metric: str
     where: dict[str, Scalar] = {}
     """Settings that the measurement must have; those not named are free."""
@@ -43,7 +43,7 @@ class Waiver(_ByHand):
     """A rule's failure accepted for a while, for a named subject, by someone, for a reason."""
 
     rule: str
-    reason: str = Field(min_length=1)
+    reason: str = Field(pattern=r"\S")
     expires: date
     """The last day on which it holds (UTC)."""
     model_sha256: str | None = None

@@ -16,12 +16,14 @@ from probes.calibration.smooth_limits import smooth_interval
 from probes.calibration.study import Study, estimate, partitions, prepared
 from probes.calibration.temperature import Fit
 
-NO_ERRORS = "no error was seen: unseen ones could raise it beyond the interval"
+NO_ERRORS = "no error was seen: the upper end rests on what the model's confidence makes one cost"
+SMALLEST_REST = 1e-12
+"""Least probability that is left to the other classes, when an error is priced."""
 
 
 def recalibrated(study: Study, fitted: Fit, ctx: RunContext) -> Scores | None:
-    """Scores with cross-fitted temperatures; None where there are too few samples to split."""
-    if len(study) < 2:
+    """Scores with cross-fitted temperatures; None with too few samples to split, or with a best one out of range."""
+    if len(study) < 2 or fitted.at_bound:
         return None
     scores, found = temperature.cross_fit(
         study.logits, study.labels, study.config.folds, fitted.temperature, ctx.rng("folds")
@@ -49,7 +51,7 @@ def averages(study: Study, after: Scores | None, ctx: RunContext) -> Iterator[Me
         bootstrap.percentile_interval(draws[:, k], float(value), study.config.level) for k, value in enumerate(values)
     ]
     unseen = (NO_ERRORS,) if study.errors == 0 else ()
-    yield estimate("nll", values[0], n, found[0], assumptions=unseen)
+    yield estimate("nll", values[0], n, _nll_interval(scores, found[0]), assumptions=unseen)
     brier = _brier_interval(study, found[1])
     yield estimate("brier", values[1], n, brier, {"variant": "sum-over-classes"})
     yield estimate("confidence_gap", values[2], n, _gap_interval(study, found[2]))
@@ -58,7 +60,26 @@ def averages(study: Study, after: Scores | None, ctx: RunContext) -> Iterator[Me
         wide = selective.widened(found[k], values[k], study.errors, n, name == "augrc")
         yield estimate(name, values[k], n, wide, assumptions=ties)
     if after is not None:
-        yield estimate("nll_after_temperature", values[3], n, found[3], assumptions=(*_cross_fitted(study), *unseen))
+        wide = _nll_interval(after, found[3])
+        yield estimate("nll_after_temperature", values[3], n, wide, assumptions=(*_cross_fitted(study), *unseen))
+
+
+def _nll_interval(scores: Scores, found: Interval) -> Interval:
+    """The bootstrap cannot resample errors that are rare or unseen, and one of them costs a confident model dearly.
+
+    So the upper end is at least the mean with as many errors as Clopper-Pearson allows. Each costs the mean of those
+    seen or, with fewer than ten of them, what the model's confidence makes an error cost at the least, where that is
+    more.
+    """
+    n, hit = len(scores.nll), scores.correct.astype(bool)
+    errors = int(n - hit.sum())
+    share = proportion(errors, n, found.level).high
+    cost = float(scores.nll[~hit].mean()) if errors else 0.0
+    if errors < selective.FEW_ERRORS:
+        cost = max(cost, float(-np.log(np.maximum(1 - scores.confidence, SMALLEST_REST)).mean()))
+    hits = float(scores.nll[hit].mean()) if hit.any() else 0.0
+    high = max(found.high, (1 - share) * hits + share * cost)
+    return Interval(low=found.low, high=high, level=found.level, method=f"{found.method}+clopper-pearson")
 
 
 def _gap_interval(study: Study, found: Interval) -> Interval:

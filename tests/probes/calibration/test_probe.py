@@ -213,3 +213,27 @@ def test_configuration_refuses_what_cannot_be_measured():
         CalibrationConfig(coverages=(0.0,))
     with pytest.raises(ValidationError, match="extra"):
         CalibrationConfig(bin=10)
+
+
+@pytest.mark.parametrize("n", [100, 300, 1000])
+def test_the_nll_of_a_nearly_perfect_model_is_not_overclaimed(n):
+    """Nominal 97.5 % one-sided; of 300 data sets at most 3.5 % + 3 Monte Carlo errors may lie below the truth.
+
+    The model errs once in a hundred samples and is then sure of the wrong class: what a plain bootstrap misses.
+    """
+    from probes.calibration.bootstrap import percentile_interval
+    from probes.calibration.measure import _nll_interval
+    from probes.calibration.scores import score
+
+    rng = np.random.default_rng(n)
+    rate, sure = 0.01, 8.0
+    hit_cost, error_cost = np.log1p(np.exp(-sure)), np.log1p(np.exp(sure))
+    truth = (1 - rate) * hit_cost + rate * error_cost
+    below = 0
+    for _ in range(300):
+        labels = (rng.random(n) < rate).astype(np.int64)
+        scores = score(np.tile([sure, 0.0], (n, 1)), labels)
+        means = rng.multinomial(n, np.full(n, 1 / n), size=200) @ scores.nll / n
+        found = _nll_interval(scores, percentile_interval(means, float(scores.nll.mean()), 0.95))
+        below += found.high < truth
+    assert below <= 300 * 0.035 + 3 * np.sqrt(300 * 0.035)
