@@ -145,7 +145,7 @@ def test_too_few_samples_decide_nothing() -> None:
     assert decision.outcome is OPEN
     assert decision.samples_needed is None  # of a class or a share, further images of the run count only in part
     assert decision.reason.endswith(
-        "on n=100 (95 % interval 0.964 to 1.000), fewer than the 250 that the policy asks for."
+        "on n=100 (95 % interval 0.964 to 1.000): the policy asks for 250 samples behind a number."
     )
 
 
