@@ -85,6 +85,7 @@ def accuracy(subject: Subject, data: Data, config: AccuracyConfig, ctx: RunConte
     names = class_names(subject, data["eval"].class_names)
     guesses = predictions.logits.argmax(axis=1)
     hits = guesses == predictions.labels
+    _diagnose_chance(predictions.labels, hits, config, ctx)
     yield from _overall(predictions, hits, config)
     yield from _by_class(predictions.labels, hits, names, config)
     yield _control(subject, predictions, data, ctx)
@@ -98,6 +99,18 @@ def class_names(subject: Subject, found: tuple[str, ...]) -> tuple[str, ...]:
         if len(names) == subject.num_classes:
             return names
     return tuple(str(number) for number in range(subject.num_classes))
+
+
+def _diagnose_chance(labels: IntArray, hits: np.ndarray, config: AccuracyConfig, ctx: RunContext) -> None:
+    """Says so when the model is no better than the commonest label: then labels or preprocessing are likely wrong."""
+    n, right = len(labels), int(hits.sum())
+    commonest = float(np.bincount(labels).max() / n)
+    if proportion(right, n, config.level).low <= commonest:
+        text = (
+            f"{right} of {n} right is not clearly better than always answering the commonest label ({commonest:.1%})."
+        )
+        advice = "Check that labels are numbered as the model's outputs are, and the preprocessing."
+        ctx.diagnose("near_chance", f"{text} {advice}")
 
 
 def _overall(predictions: Predictions, hits: np.ndarray, config: AccuracyConfig) -> Iterator[Fact]:

@@ -105,3 +105,13 @@ def test_answers_that_belong_to_other_images_are_found_out(tmp_path):
     result = run_probe(accuracy, tmp_path, shifted, data)
 
     assert (result.status, result.reason.code) == (Status.INCONCLUSIVE, "control_failed")
+
+
+def test_labels_numbered_otherwise_than_the_outputs_are_noticed(tmp_path):
+    subject, data = synthetic(n=200)
+    assert not run_probe(accuracy, tmp_path / "right", subject, data).diagnostics
+
+    data["eval"] = dataclasses.replace(data["eval"], labels=(data["eval"].labels + 1) % 4)
+    found = run_probe(accuracy, tmp_path / "shifted", subject, data).diagnostics
+
+    assert [diagnostic.code for diagnostic in found] == ["near_chance"]
