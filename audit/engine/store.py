@@ -169,9 +169,7 @@ def open_store(root: Path, *, fresh: bool = False) -> Iterator[RunStore]:
 
 def _refuse_foreign(root: Path) -> None:
     """Raises StoreError for a folder that is not ours alone: other files, or links that lead out of it."""
-    lock = root / LOCK
-    ours = lock.is_file() and not lock.is_symlink() and lock.read_text(encoding="utf-8").startswith(MARK)
-    if any(root.iterdir()) and not ours:
+    if any(root.iterdir()) and not _is_ours(root):
         raise StoreError(
             f"Expected {root} to be empty or a run folder, got a folder with other files. Choose another --out."
         )
@@ -181,6 +179,15 @@ def _refuse_foreign(root: Path) -> None:
             f"Expected a run folder without symbolic links, got {links[0]}: writing could leave the folder. "
             "Remove it, or choose another --out."
         )
+
+
+def _is_ours(root: Path) -> bool:
+    """Whether the lock bears our mark; a process killed before it wrote the mark left nothing but an empty lock."""
+    lock = root / LOCK
+    if lock.is_symlink() or not lock.is_file():
+        return False
+    content = lock.read_bytes()
+    return content.startswith(MARK.encode()) or (not content and len(list(root.iterdir())) == 1)
 
 
 def _digest(content: bytes) -> str:
@@ -202,6 +209,6 @@ def _take(lock: IO[str], root: Path) -> None:
             f"Expected a free run folder, got {root} in use by {owner}. Wait for it, or choose another --out."
         ) from error
     lock.seek(0)
+    lock.write(f"{MARK}, process {os.getpid()} since {utc_now()}\n")  # over the old line: the mark is never absent
     lock.truncate()
-    lock.write(f"{MARK}, process {os.getpid()} since {utc_now()}\n")
     lock.flush()

@@ -206,6 +206,7 @@ FACTORIES = """
     def tuple_(): return Returns(lambda z: (z, z))
     def nan(): return Returns(lambda z: z * float("nan"))
     def sometimes_nan(): return Returns(lambda z: torch.where(z[:, :1] > 0, z, z / 0 * 0))
+    def random(): return Returns(lambda z: z + 5 * torch.randn_like(z))
     def two(): return Returns(lambda z: z[:, :2])
     def one(): return Returns(lambda z: z[:, :1])
     def feature_map(): return Returns(lambda z: z[:, :, None, None])
@@ -236,6 +237,19 @@ def user_run(tmp_path, factory, *more, data="sklearn:digits?split=test"):
 )
 def test_a_model_that_cannot_be_audited(audit, tmp_path, factory, parts):
     assert_refused(audit(*user_run(tmp_path, factory)), 2, *parts)
+
+
+def test_a_model_that_answers_at_random_decides_nothing(audit, tmp_path):
+    policy = tmp_path / "policy.toml"
+    rule = '[[rules]]\nid = "R"\nmetric = "accuracy.top1"\nmin = 0.001\n'
+    policy.write_text(f'schema = "audit-policy/1"\nid = "p"\nversion = "1"\n{rule}')
+
+    ended = audit(*user_run(tmp_path, "random", "--policy", policy))
+
+    assert ended.code == 3, ended
+    assert ended.out.splitlines()[-1].startswith("INCONCLUSIVE")
+    record = json.loads((tmp_path / "run/results.json").read_text())
+    assert {result["status"] for result in record["results"]} == {"inconclusive"}
 
 
 def test_a_model_of_two_classes_is_audited(audit, tmp_path):

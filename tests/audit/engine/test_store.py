@@ -167,3 +167,20 @@ def test_a_changed_number_in_a_unit_counts_as_damage(tmp_path):
     path.write_text(path.read_text().replace("10", "99"))
 
     assert store.load_unit("p", "key") is None
+
+
+def test_killed_before_the_lock_was_written_the_folder_can_still_be_used(tmp_path):
+    (tmp_path / ".lock").touch()
+
+    with open_store(tmp_path) as store:
+        store.write_json("plan.json", [])
+    with open_store(tmp_path) as store:
+        assert store.read_json("plan.json") == []
+
+
+def test_an_empty_or_binary_lock_beside_other_files_is_not_ours(tmp_path):
+    for content in (b"", b"\xff\xfe\x00"):
+        (tmp_path / "thesis.tex").write_text("years of work")
+        (tmp_path / ".lock").write_bytes(content)
+        with pytest.raises(StoreError, match="got a folder with other files"), open_store(tmp_path, fresh=True):
+            pass
