@@ -20,12 +20,13 @@ def describe(
     device: options.Device = "auto",
     seed: options.Seed = 0,
     allow_code: options.AllowCode = False,
+    allow_pickle: options.AllowPickle = False,
 ) -> None:
     """Load a model and say what it is: classes, preprocessing, output, checks; with data also accuracy on 256."""
     from audit.engine.prepare import Inputs, prepare
     from audit.loading.models import ModelRequest
 
-    request = ModelRequest(model, weights, weights_key, strip_prefix, preprocess, allow_code)
+    request = ModelRequest(model, weights, weights_key, strip_prefix, preprocess, allow_code, allow_pickle)
     inputs = Inputs(request, tuple(data or ()), samples=256, seed=seed, device=device)
     prepared = prepare(inputs, note=lambda text: console.say(f"note: {text}"))
     console.show(console.columns(_rows(prepared)))

@@ -10,7 +10,8 @@ Model = Annotated[
     typer.Option(
         "--model",
         metavar="SPEC",
-        help="timm:NAME?num_classes=10, torchvision:NAME, py:FILE.py:FACTORY or py:PACKAGE.MODULE:FACTORY.",
+        help="timm:NAME?num_classes=10, torchvision:NAME, hf:DIR, onnx:FILE, script:FILE, export:FILE, "
+        "py:FILE.py:FACTORY, or a path, sniffed by content.",
     ),
 ]
 Weights = Annotated[
@@ -42,7 +43,15 @@ DataSpecs = Annotated[
 Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Root of all randomness.")]
 Device = Annotated[str, typer.Option("--device", metavar="D", help="auto, cpu or cuda:0.")]
 AllowCode = Annotated[
-    bool, typer.Option("--allow-code", help="Let py: specs run their code; the report's header says so.")
+    bool,
+    typer.Option("--allow-code", help="Let py:, script: and export: run their code; the report's header says so."),
+]
+AllowPickle = Annotated[
+    bool,
+    typer.Option(
+        "--allow-pickle",
+        help="Read weights out of pickles that hold more than tensors, apart and with placeholders; also shown.",
+    ),
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, as `audit run` leaves it.")]
 PolicyFile = Annotated[Path | None, typer.Option("--policy", metavar="FILE", help="Policy (TOML); see `audit init`.")]

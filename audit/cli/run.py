@@ -69,6 +69,7 @@ def run(
         Path | None, typer.Option("--out", metavar="DIR", help="Run folder; audit-runs/... by default.")
     ] = None,
     allow_code: options.AllowCode = False,
+    allow_pickle: options.AllowPickle = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget what the run folder holds.")] = False,
 ) -> None:
@@ -81,7 +82,7 @@ def run(
 
     if not data:
         raise UsageError("Expected at least one --data SPEC, got none. Give labelled images, such as imagefolder:DIR.")
-    request = ModelRequest(model, weights, weights_key, strip_prefix, preprocess, allow_code)
+    request = ModelRequest(model, weights, weights_key, strip_prefix, preprocess, allow_code, allow_pickle)
     inputs = Inputs(request, tuple(data), samples, seed, device, threads)
     wanted = RunOptions(tuple(probe or ()), tuple(setting or ()), budget, policy, out, dry_run, fresh)
     raise typer.Exit(execute(inputs, wanted, sys.argv[1:]))
@@ -190,6 +191,7 @@ def _arguments(inputs: Inputs, wanted: RunOptions) -> dict[str, object]:
         "device": inputs.device,
         "budget": wanted.budget,
         "allow_code": model.allow_code,
+        "allow_pickle": model.allow_pickle,
     }
 
 

@@ -1,4 +1,4 @@
-"""Model specs to networks: `timm:`, `torchvision:` and `py:`; never downloads anything."""
+"""Model specs to networks; never downloads anything."""
 
 from __future__ import annotations
 
@@ -9,28 +9,45 @@ from typing import Any
 from torch import nn
 
 from audit.errors import SubjectError, UnsafeArtefactError, UsageError
-from audit.loading.model_spec import Architecture, ModelSpec
+from audit.loading.hf_folder import build_hf
+from audit.loading.model_spec import Architecture, ModelRequest, ModelSpec
+from audit.loading.onnx_model import build_onnx
+from audit.loading.preprocess_choice import Shape
 from audit.loading.preprocess_option import Steps
+from audit.loading.programs import build_export, build_script
 from audit.loading.user_code import run_factory
 
+Builder = Callable[[ModelSpec, ModelRequest, Shape | None], Architecture]
 
-def build(spec: ModelSpec, *, allow_code: bool) -> Architecture:
-    """Builds the network; its weights are whatever its builder initialises.
+
+def build(spec: ModelSpec, request: ModelRequest, native_shape: Shape | None) -> Architecture:
+    """Builds the network; its weights are whatever its builder initialises, or those that its file holds.
+
+    Args:
+        spec: parsed from the request.
+        request: whether code may run, and which weights will be loaded.
+        native_shape: (c, h, w) of the data's images when they all share it.
 
     Raises:
         UsageError: for names or arguments that the builder does not know.
-        UnsafeArtefactError: for `py:` without `allow_code`.
-        SubjectError: when the builder or the user's code fails.
+        UnsafeArtefactError: for what would run code without `allow_code`.
+        SubjectError: when the builder, the file or the user's code fails.
+        PrerequisiteError: when a package that the scheme needs is not installed.
     """
-    if spec.scheme == "py" and not allow_code:
+    builders: Mapping[str, Builder] = {
+        "timm": _build_timm, "torchvision": _build_torchvision, "py": _build_py, "hf": build_hf, "onnx": build_onnx,
+        "script": build_script, "export": build_export,
+    }  # fmt: skip
+    return builders[spec.scheme](spec, request, native_shape)
+
+
+def _build_py(spec: ModelSpec, request: ModelRequest, native_shape: Shape | None) -> Architecture:
+    if not request.allow_code:
         raise UnsafeArtefactError(
             f"Expected --allow-code with {spec.text}, got none: py: runs the code of that file on this machine. "
             "Read the file, and where you trust it add --allow-code; the report will say so."
         )
-    builders: Mapping[str, Callable[[ModelSpec], Architecture]] = {
-        "timm": _build_timm, "torchvision": _build_torchvision, "py": run_factory,
-    }  # fmt: skip
-    return builders[spec.scheme](spec)
+    return run_factory(spec)
 
 
 def _unknown(name: str, family: str, known: Iterable[str]) -> UsageError:
@@ -41,7 +58,7 @@ def _unknown(name: str, family: str, known: Iterable[str]) -> UsageError:
     )
 
 
-def _build_timm(spec: ModelSpec) -> Architecture:
+def _build_timm(spec: ModelSpec, request: ModelRequest, native_shape: Shape | None) -> Architecture:
     import timm  # noqa: PLC0415 - takes seconds
     from timm.data import resolve_model_data_config  # noqa: PLC0415
 
@@ -79,7 +96,7 @@ def _sides(value: Any) -> tuple[int, int] | None:
     return (int(value[0]), int(value[1])) if isinstance(value, tuple) and len(value) == 2 else None
 
 
-def _build_torchvision(spec: ModelSpec) -> Architecture:
+def _build_torchvision(spec: ModelSpec, request: ModelRequest, native_shape: Shape | None) -> Architecture:
     import torchvision  # noqa: PLC0415 - takes seconds
 
     known = torchvision.models.list_models(module=torchvision.models)

@@ -12,20 +12,29 @@ from urllib.parse import parse_qsl
 
 from torch import nn
 
+from audit.api import Access
 from audit.errors import UsageError
+from audit.loading.bare_path import is_path, spec_of_path
 from audit.loading.preprocess_option import Steps
 from audit.schema import FileDigest
 
 SCHEMES = {
     "timm": "timm:NAME?num_classes=10",
     "torchvision": "torchvision:NAME?num_classes=10",
+    "hf": "hf:DIR",
+    "onnx": "onnx:FILE.onnx",
+    "script": "script:FILE.pt",
+    "export": "export:FILE.pt2",
     "py": "py:path/to/file.py:factory or py:package.module:factory",
 }
+LOCATED = frozenset({"hf", "onnx", "script", "export"})
+"""Schemes whose target is a path."""
 DOWNLOADING = frozenset({
     "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "weights",
     "weights_backbone",
 })  # fmt: skip
 """Arguments of builders that read weights from elsewhere."""
+FULL_ACCESS: frozenset[Access] = frozenset({"weights", "gradients", "logits", "labels"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +42,15 @@ class ModelRequest:
     """What the user asks to be audited.
 
     Attributes:
-        spec: `timm:NAME?num_classes=10&in_chans=1`, `torchvision:NAME?num_classes=10`, `py:path/to/file.py:factory` or
-            `py:package.module:factory`.
+        spec: `timm:NAME?num_classes=10&in_chans=1`, `torchvision:NAME?num_classes=10`, `py:path/to/file.py:factory`,
+            `py:package.module:factory`, `hf:DIR`, `onnx:FILE`, `script:FILE`, `export:FILE`, or a path alone.
         weights: a file of safetensors or of `torch.save`, or None for what the builder initialises.
         weights_key: dotted path of the state dict inside the file, or None to find it.
         strip_prefix: what its keys begin with beyond the network's, or None to find it.
         preprocess: `auto`, `none`, `imagenet`, `cifar` or `mean=a,b,c/std=d,e,f`, each with `/size=S`, `/size=HxW`,
             `/crop=S`, `/interpolation=bicubic` or `/order=bgr` after it.
-        allow_code: whether user code may run, which `py:` needs.
+        allow_code: whether code of the user or of the file may run, which `py:`, `script:` and `export:` need.
+        allow_pickle: whether pickles that weights-only loading refuses may be read, apart and with placeholders.
     """
 
     spec: str
@@ -49,6 +59,7 @@ class ModelRequest:
     strip_prefix: str | None = None
     preprocess: str = "auto"
     allow_code: bool = False
+    allow_pickle: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +67,18 @@ class ModelSpec:
     """A parsed spec.
 
     Attributes:
-        scheme: `timm`, `torchvision` or `py`.
-        target: name of the architecture, or `FILE_OR_MODULE:FACTORY`.
+        scheme: a key of `SCHEMES`.
+        target: name of the architecture, `FILE_OR_MODULE:FACTORY`, or the path of a file or folder.
         arguments: keyword arguments of the builder, from the query.
         text: the spec without folders, for records and digests.
+        guess: how the scheme was found where only a path was given.
     """
 
     scheme: str
     target: str
     arguments: Mapping[str, Any]
     text: str
+    guess: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,8 +90,13 @@ class Architecture:
         name: short, for titles.
         steps: the preprocessing that is declared, or None.
         classes: class names that are declared, or empty.
-        files: user code that ran.
+        files: code that ran, and files that came with the spec.
         trust_exceptions: what was allowed to run as code.
+        notes: guesses taken, for the user to know.
+        input_shape: (c, h, w) where the network takes one size only, else None.
+        holds_weights: whether its values are already those of a checkpoint.
+        access: what may be used of it.
+        why_limited: one sentence on why access is less than all; empty when it is all.
     """
 
     network: nn.Module
@@ -87,16 +105,27 @@ class Architecture:
     classes: tuple[str, ...] = ()
     files: tuple[FileDigest, ...] = ()
     trust_exceptions: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    input_shape: tuple[int, int, int] | None = None
+    holds_weights: bool = False
+    access: frozenset[Access] = FULL_ACCESS
+    why_limited: str = ""
 
 
 def parse_spec(spec: str) -> ModelSpec:
-    """Reads a model spec.
+    """Reads a model spec; a path alone is sniffed by content.
 
     Raises:
-        UsageError: for an unknown scheme, a missing name or factory, or a query that cannot be read.
+        UsageError: for an unknown scheme, a missing name or factory, or a query that cannot be read; or for a path
+            that holds no whole model.
+        UnsafeArtefactError: for a path alone whose file is refused whatever it is taken for.
     """
-    scheme, colon, rest = spec.partition(":")
-    if not colon or scheme not in SCHEMES:
+    scheme, _, rest = spec.partition(":")
+    if scheme not in SCHEMES and is_path(spec):
+        scheme, rest, guess = spec_of_path(spec)
+    else:
+        guess = ""
+    if not rest or scheme not in SCHEMES:
         near = difflib.get_close_matches(scheme.lower(), SCHEMES, n=1)
         meant = f" Did you mean {near[0]}:?" if near else ""
         forms = ", ".join(SCHEMES.values())
@@ -117,7 +146,9 @@ def parse_spec(spec: str) -> ModelSpec:
         if not location or not factory.isidentifier():
             raise UsageError(f"Expected {SCHEMES['py']}, got {spec!r}. Name the function that returns the model.")
         shown = f"{Path(location).name}:{factory}"
-    return ModelSpec(scheme, target, arguments, f"{scheme}:{shown}" + (f"?{query}" if mark else ""))
+    elif scheme in LOCATED:
+        shown = Path(target).expanduser().resolve().name
+    return ModelSpec(scheme, target, arguments, f"{scheme}:{shown}" + (f"?{query}" if mark else ""), guess)
 
 
 def _arguments(query: str, spec: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from torch import nn
 
 from audit.api import Subject
 from audit.errors import SubjectError
-from audit.loading.model_spec import ModelRequest, ModelSpec, parse_spec
+from audit.loading.model_spec import Architecture, ModelRequest, ModelSpec, parse_spec
 from audit.loading.network import ReadyNetwork, input_channels, ready_network, tensors_sha256
 from audit.loading.preprocess import Normalisation, Preprocessing
 from audit.loading.preprocess_choice import Shape, resolve
@@ -65,14 +65,22 @@ def load_subject(
     """
     spec = parse_spec(request.spec)
     parse_option(request.preprocess)
-    ready = ready_network(request, spec)
-    channels = input_channels(ready.network, spec, native_shape)
-    preprocessing, shape, remarks = resolve(request.preprocess, ready.architecture.steps, channels, native_shape)
+    ready = ready_network(request, spec, native_shape)
+    channels = input_channels(ready, spec, native_shape)
+    architecture = ready.architecture
+    fixed = None if architecture.input_shape is None else architecture.input_shape[1:]
+    preprocessing, shape, remarks = resolve(request.preprocess, architecture.steps, channels, native_shape, fixed)
     network = ready.network.to(device)
     behaviour = observe(network, preprocessing.normalisation, shape, spec.text)
-    names, name_checks = _class_names(ready.architecture.classes, class_names, behaviour.num_classes)
+    names, name_checks = _class_names(architecture.classes, class_names, behaviour.num_classes)
     guesses = tuple(Diagnostic(code="loading", text=note, severity="info") for note in (*ready.notes, *remarks))
-    checks = (*_weights_checks(spec, ready), *guesses, *behaviour.diagnostics, *name_checks)
+    checks = (
+        *_weights_checks(spec, ready),
+        *_access_checks(architecture),
+        *guesses,
+        *behaviour.diagnostics,
+        *name_checks,
+    )
 
     def remake(normalisation: Normalisation) -> nn.Module:
         wrapped = Normalised(network, normalisation, behaviour.output, behaviour.field)
@@ -87,20 +95,25 @@ def load_subject(
         device=device,
         digest=_digest(spec, ready, preprocessing, behaviour),
         output=behaviour.output,
+        access=architecture.access,
     )
     info = _info(subject, spec, ready, preprocessing, checks)
     notes = tuple(check.text for check in checks)
-    return LoadedSubject(subject, info, preprocessing, ready.architecture.trust_exceptions, notes, remake)
+    return LoadedSubject(subject, info, preprocessing, architecture.trust_exceptions, notes, remake)
 
 
 def _weights_checks(spec: ModelSpec, ready: ReadyNetwork) -> tuple[Diagnostic, ...]:
-    if ready.weights is not None:
+    if ready.weights is not None or ready.architecture.holds_weights:
         return ()
     if spec.scheme == "py":
         text = "no --weights: whatever the factory returned is audited, which is random unless it loads weights itself"
         return (Diagnostic(code="factory_weights", text=text),)
     text = "RANDOM WEIGHTS: no --weights were given, so every number below is about an untrained network"
     return (Diagnostic(code="random_weights", text=text),)
+
+
+def _access_checks(architecture: Architecture) -> tuple[Diagnostic, ...]:
+    return (Diagnostic(code="black_box", text=architecture.why_limited),) if architecture.why_limited else ()
 
 
 def _class_names(

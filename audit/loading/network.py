@@ -14,6 +14,7 @@ from audit.loading.architectures import build
 from audit.loading.keys import find_state_dict, to_load
 from audit.loading.mismatch import check_fit
 from audit.loading.model_spec import Architecture, ModelRequest, ModelSpec
+from audit.loading.preprocess_choice import Shape
 from audit.loading.weights import WeightsFile, read_weights
 
 INITIALISATION_SEED = 0
@@ -41,7 +42,7 @@ class ReadyNetwork:
         return self.architecture.name if self.weights is None else f"{self.architecture.name}, {self.weights.path.name}"
 
 
-def ready_network(request: ModelRequest, spec: ModelSpec) -> ReadyNetwork:
+def ready_network(request: ModelRequest, spec: ModelSpec, native_shape: Shape | None = None) -> ReadyNetwork:
     """Reads the weights, builds the network, and loads one into the other.
 
     The file is read first: a wrong path is said before seconds go into building. Initial values come from a fixed
@@ -57,19 +58,23 @@ def ready_network(request: ModelRequest, spec: ModelSpec) -> ReadyNetwork:
     weights = None if request.weights is None else read_weights(request.weights)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(INITIALISATION_SEED)
-        architecture = build(spec, allow_code=request.allow_code)
+        architecture = build(spec, request, native_shape)
     network, notes = _prepared(architecture.network, spec)
+    notes = (*((spec.guess,) if spec.guess else ()), *architecture.notes, *notes)
     if weights is not None:
         notes += _load(network, weights, request, spec)
     return ReadyNetwork(network.eval().requires_grad_(False), architecture, weights, notes)
 
 
-def input_channels(network: nn.Module, spec: ModelSpec, native_shape: tuple[int, int, int] | None) -> int:
+def input_channels(ready: ReadyNetwork, spec: ModelSpec, native_shape: Shape | None) -> int:
     """Channels that the network takes: as stated, else those of its first convolution, else those of the data.
 
     Raises:
         UsageError: when anything but 1 or 3 is stated.
     """
+    if ready.architecture.input_shape is not None:
+        return ready.architecture.input_shape[0]
+    network = ready.network
     stated = spec.arguments.get("in_chans")
     if stated is not None and stated not in (1, 3):
         raise UsageError(f"Expected in_chans=1 or in_chans=3 for images, got {stated} in {spec.text}. Correct it.")

@@ -13,7 +13,11 @@ Shape = tuple[int, int, int]
 
 
 def resolve(
-    option: str, declared: Steps | None, channels: int, native_shape: Shape | None
+    option: str,
+    declared: Steps | None,
+    channels: int,
+    native_shape: Shape | None,
+    fixed: tuple[int, int] | None = None,
 ) -> tuple[Preprocessing, Shape, tuple[str, ...]]:
     """Decides what is done to an image.
 
@@ -22,6 +26,7 @@ def resolve(
         declared: what the architecture or the factory says, or None.
         channels: that the network takes, 1 or 3.
         native_shape: (c, h, w) of the data's images when they all share it.
+        fixed: (height, width) where the network takes one size only; used when nothing else says a size.
 
     Returns:
         The preprocessing, the subject's (c, h, w), and notes on guesses.
@@ -35,6 +40,8 @@ def resolve(
         steps = _overridden(declared or Steps(), steps)
         if declared is None:
             notes.append("nothing declares a preprocessing: pixels in [0, 1] go in as they are, at their native size")
+    if fixed is not None and steps.resize is None and steps.crop is None:
+        steps = dataclasses.replace(steps, resize=fixed, origin=f"{steps.origin}, size of the model's input")
     normalisation = _normalisation(steps, channels, notes)
     crop = (steps.resize, steps.resize) if isinstance(steps.resize, int) and steps.crop is None else steps.crop
     geometry = Geometry(channels, steps.resize, crop, steps.interpolation or "bilinear")

@@ -1,0 +1,65 @@
+"""A path without a scheme, sniffed by content."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from audit.errors import UnsafeArtefactError, UsageError
+from audit.loading.danger import refuse_unsafe
+from audit.scan import Kind, kind_of
+
+MODELS = {
+    Kind.ONNX: "onnx",
+    Kind.TORCHSCRIPT: "script",
+    Kind.EXPORTED_PROGRAM: "export",
+    Kind.HUGGING_FACE: "hf",
+}
+WEIGHTS = frozenset({Kind.SAFETENSORS, Kind.TORCH_ZIP, Kind.TORCH_LEGACY, Kind.TORCH_TAR})
+
+
+def is_path(text: str) -> bool:
+    """Whether this names something that is there, with or without a query after it."""
+    return bool(text) and _located(text)[0].exists()
+
+
+def spec_of_path(text: str) -> tuple[str, str, str]:
+    """Scheme, what follows it, and the guess in words.
+
+    Raises:
+        UsageError: when the file is no whole model: weights alone, source, data.
+        UnsafeArtefactError: when nothing could load it without running code.
+    """
+    path, query = _located(text)
+    kind = kind_of(path)
+    if kind in MODELS:
+        scheme = MODELS[kind]
+        return scheme, f"{path}{query}", f"{path.name} is {kind}: taken as {scheme}:{path.name}"
+    refuse_unsafe(path)
+    if kind in WEIGHTS:
+        raise UsageError(
+            f"Expected a whole model, got {path.name}, which holds weights alone ({kind}). Name the network they "
+            f"belong to, such as --model timm:NAME --weights {shlex.quote(text)}."
+        )
+    if kind is Kind.PYTHON:
+        raise UsageError(
+            f"Expected a model, got {path.name}, Python source. Name the function that returns the network, "
+            f"py:{text}:FACTORY, and where you trust the file add --allow-code."
+        )
+    if kind is Kind.PICKLE:
+        raise UnsafeArtefactError(
+            f"Expected a model that loads without running code, got {path.name}, a plain pickle. Nothing of it was "
+            "loaded. Take its tensors out with `audit convert`, and name the network with --model."
+        )
+    raise UsageError(
+        f"Expected a model (ONNX, TorchScript, torch.export, a Hugging Face folder) or a spec such as timm:NAME, got "
+        f"{path.name}, {kind}. Begin with a scheme, or name another file."
+    )
+
+
+def _located(text: str) -> tuple[Path, str]:
+    path = Path(text).expanduser()
+    if path.exists():
+        return path, ""
+    head, mark, query = text.partition("?")
+    return Path(head).expanduser(), mark + query
