@@ -9,6 +9,9 @@ from audit.cli import console
 
 OPTIONAL = {
     "torchattacks": "evasion probe: pip install --no-deps torchattacks==3.5.1 requests tqdm",
+    "onnxruntime": "onnx: models: pip install 'trust-audit[onnx]'",
+    "onnx2torch": "gradients of onnx: models: pip install 'trust-audit[onnx]'",
+    "transformers": "hf: folders: pip install 'trust-audit[hf]'",
     "auto_LiRPA": "second opinion on bounds: pip install --no-deps auto-LiRPA==0.3",
 }
 _DISTRIBUTIONS = {"auto_LiRPA": "auto-LiRPA"}
