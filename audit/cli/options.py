@@ -36,8 +36,9 @@ DataSpecs = Annotated[
     typer.Option(
         "--data",
         metavar="[ROLE=]SPEC",
-        help="imagefolder:DIR, parquet:FILE, npz:FILE, mnist:DIR, csv:FILE or sklearn:digits; may be repeated, "
-        "once a role (eval by default).",
+        help="imagefolder:DIR, parquet:FILE, npz:FILE, csv:FILE, wds:SHARDS, cifar10:DIR, cifar100:DIR, "
+        "tinyimagenet:DIR, mnist:DIR, fashion-mnist:DIR or sklearn:digits; may be repeated, once a role (eval by "
+        "default).",
     ),
 ]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Root of all randomness.")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from audit.errors import UnsafeArtefactError
+from audit.scan import scan_file, scan_paths
 
 MOST_NAMED = 3
 
@@ -28,8 +29,6 @@ def refuse_unsafe(path: Path, *, remedy: str = "Ask whoever made it, or make it 
 
 
 def _refuse(path: Path, severities: tuple[str, ...], remedy: str) -> None:
-    from audit.scan import scan_file, scan_paths  # noqa: PLC0415
-
     reports = list(scan_paths([path])) if path.is_dir() else [scan_file(path)]
     found = [finding for report in reports for finding in report.findings if finding.severity in severities]
     if not found:

@@ -21,6 +21,7 @@ RawImage = Image.Image | npt.NDArray[np.float32]
 """An 8-bit PIL image in mode `L` or `RGB`; or (c, h, w) float32 in [0, 1] where 8 bits would lose something."""
 
 MAX_NAMED = 5
+MAX_SHOWN = 120
 
 
 class RawImages(Protocol):
@@ -95,6 +96,12 @@ def listed(items: Sequence[Any]) -> str:
     """`a, b, c, d, e and 3 more`."""
     named = ", ".join(str(item) for item in items[:MAX_NAMED])
     return named if len(items) <= MAX_NAMED else f"{named} and {len(items) - MAX_NAMED:,} more"
+
+
+def shown(text: str) -> str:
+    """A name out of an untrusted file, fit for a message: printable, and not long."""
+    cut = text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+    return "".join(letter if letter.isprintable() else "?" for letter in cut)
 
 
 def counted(n: int, noun: str) -> str:

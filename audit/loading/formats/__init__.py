@@ -4,7 +4,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from audit.loading.formats import csv_table, digits, idx, imagefolder, npz, parquet
+from audit.loading.formats import (
+    cifar,
+    csv_table,
+    digits,
+    idx,
+    imagefolder,
+    npz,
+    parquet,
+    tinyimagenet,
+    wds,
+    wds_shards,
+)
 from audit.loading.sources import Dataset
 
 
@@ -26,6 +37,11 @@ class Format:
 FORMATS: dict[str, Format] = {
     "parquet": Format("parquet:FILE_OR_DIR", parquet.open_parquet, parquet.recognises),
     "npz": Format("npz:FILE", npz.open_npz, npz.recognises),
+    "cifar10": Format("cifar10:DIR", cifar.open_cifar10, cifar.recognises_cifar10),
+    "cifar100": Format("cifar100:DIR", cifar.open_cifar100, cifar.recognises_cifar100),
+    "tinyimagenet": Format("tinyimagenet:DIR", tinyimagenet.open_tinyimagenet, tinyimagenet.recognises),
+    "wds": Format("wds:SHARDS", wds.open_wds, wds_shards.recognises),
+    "fashion-mnist": Format("fashion-mnist:DIR_OR_FILE", idx.open_fashion_mnist, idx.recognises_fashion),
     "mnist": Format("mnist:DIR_OR_FILE", idx.open_mnist, idx.recognises),
     "csv": Format("csv:FILE", csv_table.open_csv, csv_table.recognises),
     "imagefolder": Format("imagefolder:DIR", imagefolder.open_imagefolder, imagefolder.recognises),

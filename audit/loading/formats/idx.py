@@ -1,9 +1,15 @@
-"""`mnist:DIR_OR_FILE[?split=train]`: the idx files of MNIST and its relatives, gzipped or not."""
+"""`mnist:DIR_OR_FILE[?split=train]`, `fashion-mnist:...`: the idx files of MNIST and its relatives, gzipped or not.
+
+Source: LeCun, Cortes and Burges, the MNIST database; Xiao, Rasul and Vollgraf 2017, arXiv 1708.07747, table 2, for the
+class names of Fashion-MNIST.
+"""
 
 from __future__ import annotations
 
 import gzip
 import zlib
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +23,23 @@ from audit.loading.sources import Dataset, Problems, assemble, existing, listed,
 PREFIX = {"test": "t10k", "train": "train"}
 MAGIC_UINT8 = b"\x00\x00\x08"
 GZIP_MAGIC = b"\x1f\x8b"
+FASHION = (
+    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+)
+FASHION_SHAPE = (28, 28)
+MNIST_LABELS = ((7, 2, 1, 0, 4, 1, 4, 9, 5, 9), (5, 0, 4, 1, 9, 2, 1, 3, 1, 4))
+"""The first labels of MNIST's test and training files."""
 
 
 def recognises(path: Path) -> bool:
     """Whether this is named like an idx file, or a folder with some."""
     return "-ubyte" in path.name or (path.is_dir() and any(path.glob("*-images?idx3-ubyte*")))
+
+
+def recognises_fashion(path: Path) -> bool:
+    """Whether such a file or folder says fashion in its name; the files of both sets are named alike."""
+    return "fashion" in f"{path.parent.name}/{path.name}".lower() and recognises(path)
 
 
 def open_mnist(location: str) -> Dataset:
@@ -31,13 +49,45 @@ def open_mnist(location: str) -> Dataset:
         UsageError: for an option other than `split`, or one beside a file.
         DataError: when a file of the pair is missing, truncated or not in idx format.
     """
+    return _open(*_read_pair(location), Problems())
+
+
+def open_fashion_mnist(location: str) -> Dataset:
+    """Such a pair with the ten class names of Fashion-MNIST, its images 28 x 28.
+
+    MNIST's files have the same names and shapes, so only the pixels tell which set lies in a folder. What begins with
+    MNIST's labels is noted; anything else is taken for what the spec says.
+
+    Raises:
+        UsageError: for an option other than `split`, or one beside a file.
+        DataError: as of `open_mnist`, and for images of another size or labels of 10 or more.
+    """
+    rows, labels = _read_pair(location)
+    problems = Problems()
+    if rows.shape[1:] != FASHION_SHAPE:
+        size = "x".join(map(str, rows.shape[1:]))
+        problems.add(
+            f"Expected images of 28x28 pixels for fashion-mnist, got {size} in {rows.name}. "
+            "Use mnist: for other idx files; it takes any size."
+        )
+    dataset = _open(rows, labels, problems, FASHION)
+    if tuple(dataset.labels[:10].tolist()) not in MNIST_LABELS:
+        return dataset
+    note = f"The labels in {labels.name} begin as those of MNIST's digits do. Is mnist: meant?"
+    return replace(dataset, notes=(*dataset.notes, note))
+
+
+def _read_pair(location: str) -> tuple[Rows, Rows]:
+    """Images and labels."""
     place, options = split_query(location, {"split": tuple(PREFIX)})
     path = existing(place, "a folder with idx files")
     if path.is_file() and options:
         raise UsageError(f"Expected ?split= after a folder, got it after the file {path.name}. Leave it out.")
     images_file = path if path.is_file() else _images_file(path, PREFIX[options.get("split", "test")])
-    rows, labels = _read(images_file, 3), _read(_labels_file(images_file), 1)
-    problems = Problems()
+    return _read(images_file, 3), _read(_labels_file(images_file), 1)
+
+
+def _open(rows: Rows, labels: Rows, problems: Problems, class_names: Sequence[str] = ()) -> Dataset:
     checked = checked_labels(labels.whole(), labels.name, problems)
     inspection = inspect_rows(rows, problems)
     problems.check()
@@ -46,6 +96,7 @@ def open_mnist(location: str) -> Dataset:
         ArrayImages(rows, layout, scale=inspection.scale),
         checked,
         inspection.ids,
+        class_names=class_names,
         native_shape=image_shape(rows.shape, layout),
         notes=inspection.notes,
     )

@@ -93,7 +93,7 @@ def _list_class(folder: Path, label: int, root: Path, inside: Path, listing: _Li
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(name for name in files if not name.startswith(".")):
             path = Path(parent, name)
-            if path.is_symlink() and not _leads_inside(path, inside):
+            if path.is_symlink() and not leads_inside(path, inside):
                 listing.links.append(_below(root, parent, name))
             elif path.suffix.lower() in IMAGE_SUFFIXES:
                 listing.images.append(path.relative_to(root))
@@ -102,7 +102,8 @@ def _list_class(folder: Path, label: int, root: Path, inside: Path, listing: _Li
                 listing.stray.append(_below(root, parent, name))
 
 
-def _leads_inside(link: Path, inside: Path) -> bool:
+def leads_inside(link: Path, inside: Path) -> bool:
+    """Whether a link ends at a file in this folder, which is given without links."""
     target = link.resolve()
     return target.is_file() and target.is_relative_to(inside)
 

@@ -24,6 +24,11 @@ class Spool:
         return len(self._ends) - 1
 
     @property
+    def n_bytes(self) -> int:
+        """Bytes of all strings together."""
+        return self._ends[-1]
+
+    @property
     def descriptor(self) -> int:
         """For reading by `os.pread`; all strings lie in it one after another."""
         self._file.flush()

@@ -50,7 +50,7 @@ def test_data_argument_without_spec() -> None:
 
 @pytest.mark.parametrize("spec", ["cifar:somewhere", "nowhere", "npz:"])
 def test_unknown_scheme_lists_the_schemes(spec: str) -> None:
-    with pytest.raises(UsageError, match=r"csv:FILE, imagefolder:DIR, mnist:.*npz:FILE, parquet:.*sklearn:digits"):
+    with pytest.raises(UsageError, match=r"cifar10:DIR, csv:FILE, .*mnist:.*npz:FILE, .*sklearn:digits, .*wds:SHARDS"):
         open_dataset(spec)
 
 
