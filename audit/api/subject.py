@@ -28,6 +28,7 @@ class Subject:
         digest: sha256 over everything that decides the output.
         access: what may be used of it.
         output: what the raw network returned before it was brought to logits.
+        why_limited: one clause on why access is less than all; empty when it is all.
     """
 
     model: nn.Module
@@ -39,6 +40,7 @@ class Subject:
     digest: str
     access: frozenset[Access] = frozenset({"weights", "gradients", "logits", "labels"})
     output: Literal["logits", "log-probabilities", "probabilities"] = "logits"
+    why_limited: str = ""
 
     def logits(self, pixels: Tensor) -> Tensor:
         """Logits (n, num_classes) float32 of pixels (n, c, h, w) float32 in [0, 1]; keeps the graph for gradients."""

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from audit import __version__
-from audit.cli import console, demo, describe, doctor, gate, init, report, run, schema
+from audit.cli import console, convert, demo, describe, doctor, gate, init, report, run, scan, schema
 from audit.cli import probes as probes_command
 from audit.errors import AuditError
 
@@ -41,6 +41,8 @@ def _common(
 
 app.command("init")(init.init)
 app.command("doctor")(doctor.doctor)
+app.command("scan")(scan.scan)
+app.command("convert")(convert.convert)
 app.command("describe")(describe.describe)
 app.add_typer(probes_command.app, name="probes")
 app.command("run")(run.run)

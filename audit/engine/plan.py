@@ -80,7 +80,8 @@ def missing_need(probe: Probe, subject: Subject, data: Data) -> Reason | None:
             hint = PACKAGE_HINTS.get(name, f"pip install {name}")
             return Reason(code="missing_package", text=f"It needs the package {name}, which is absent. {hint}.")
         if kind in ("weights", "gradients", "logits", "labels") and kind not in subject.access:
-            return Reason(code="no_access", text=f"It needs {kind}, and this subject gives none; see its checks.")
+            why = f": {subject.why_limited}." if subject.why_limited else "; see its checks."
+            return Reason(code="no_access", text=f"It needs {kind}, and this subject gives none{why}")
     return None
 
 

@@ -15,6 +15,7 @@ from audit.loading.onnx_model import build_onnx
 from audit.loading.preprocess_choice import Shape
 from audit.loading.preprocess_option import Steps
 from audit.loading.programs import build_export, build_script
+from audit.loading.timm_steps import sides, timm_steps
 from audit.loading.user_code import run_factory
 
 Builder = Callable[[ModelSpec, ModelRequest, Shape | None], Architecture]
@@ -67,33 +68,8 @@ def _build_timm(spec: ModelSpec, request: ModelRequest, native_shape: Shape | No
         raise _unknown(base, "timm", timm.list_models())
     network = _called(lambda: timm.create_model(spec.target, pretrained=False, **spec.arguments), spec)
     config = resolve_model_data_config(network)
-    size = _sides(spec.arguments.get("img_size")) or tuple(config["input_size"][1:])
-    steps = _timm_steps(config, size, spec)
+    steps = timm_steps(config, spec.target, f"timm's configuration of {spec.target}", spec.arguments.get("img_size"))
     return Architecture(network, spec.target, steps)
-
-
-def _timm_steps(config: Mapping[str, Any], size: tuple[int, int], spec: ModelSpec) -> Steps:
-    if config["crop_mode"] not in ("center", "squash"):
-        raise SubjectError(
-            f"Expected a timm model with crop_mode center or squash, got {config['crop_mode']} for {spec.target}. "
-            "State the preprocessing with --preprocess mean=.../std=.../size=HxW."
-        )
-    scaled = tuple(int(side / config["crop_pct"]) for side in size)
-    exact = config["crop_mode"] == "squash" or scaled[0] != scaled[1]
-    return Steps(
-        mean=tuple(config["mean"]),
-        std=tuple(config["std"]),
-        resize=(scaled[0], scaled[1]) if exact else scaled[0],
-        crop=size,
-        interpolation=config["interpolation"],
-        origin=f"timm's configuration of {spec.target}",
-    )
-
-
-def _sides(value: Any) -> tuple[int, int] | None:
-    if isinstance(value, int):
-        return value, value
-    return (int(value[0]), int(value[1])) if isinstance(value, tuple) and len(value) == 2 else None
 
 
 def _build_torchvision(spec: ModelSpec, request: ModelRequest, native_shape: Shape | None) -> Architecture:
@@ -105,7 +81,7 @@ def _build_torchvision(spec: ModelSpec, request: ModelRequest, native_shape: Sha
     network = _called(lambda: torchvision.models.get_model(spec.target, weights=None, **spec.arguments), spec)
     default = next(iter(torchvision.models.get_model_weights(spec.target))).__class__.DEFAULT
     preset = default.transforms()
-    size = _sides(spec.arguments.get("image_size")) or (preset.crop_size[0], preset.crop_size[0])
+    size = sides(spec.arguments.get("image_size")) or (preset.crop_size[0], preset.crop_size[0])
     stated = "image_size" in spec.arguments
     steps = Steps(
         mean=tuple(preset.mean),

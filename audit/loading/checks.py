@@ -64,7 +64,7 @@ def check_subject(subject: Subject, split: DataSplit) -> tuple[Diagnostic, ...]:
             *_saturated(seen),
             *repeated,
             *_alone(subject, seen, spread),
-            *gradient_diagnostics(subject, seen.batch),
+            *(gradient_diagnostics(subject, seen.batch) if "gradients" in subject.access else ()),
         ]
         found += _stateful(subject, before)
     return tuple(found)
@@ -72,9 +72,11 @@ def check_subject(subject: Subject, split: DataSplit) -> tuple[Diagnostic, ...]:
 
 def adapted(subject: Subject, diagnostics: tuple[Diagnostic, ...]) -> Subject:
     """The subject with the access that the diagnostics leave: without gradients after `no_gradient`."""
-    if all(diagnostic.code != "no_gradient" for diagnostic in diagnostics):
+    found = [diagnostic.text for diagnostic in diagnostics if diagnostic.code == "no_gradient"]
+    if not found:
         return subject
-    return dataclasses.replace(subject, access=subject.access - {"gradients"})
+    why = subject.why_limited or found[0].partition(";")[0]
+    return dataclasses.replace(subject, access=subject.access - {"gradients"}, why_limited=why)
 
 
 @contextlib.contextmanager

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from audit.errors import UnsafeArtefactError
-from audit.scan import scan_file, scan_paths
+from audit.scan import Finding, scan_file, scan_paths
 
 MOST_NAMED = 3
 
 
-def refuse_dangerous(path: Path, *, remedy: str = "Ask whoever made it, or make it again from its source.") -> None:
+def refuse_dangerous(
+    path: Path,
+    *,
+    remedy: str = "Ask whoever made it, or make it again from its source.",
+    harmless: Callable[[Finding], bool] = lambda finding: False,
+) -> None:
     """Goes on when the static scan of a file or folder finds nothing dangerous; what is merely code is let through.
+
+    Args:
+        path: of the file or folder.
+        remedy: the end of the message.
+        harmless: tells findings that the caller's way of reading makes so.
 
     Raises:
         UnsafeArtefactError: naming the file, the first findings, and what to do.
     """
-    _refuse(path, ("danger",), remedy)
+    _refuse(path, ("danger",), remedy, harmless)
 
 
 def refuse_unsafe(path: Path, *, remedy: str = "Ask whoever made it, or make it again from its source.") -> None:
@@ -28,9 +39,16 @@ def refuse_unsafe(path: Path, *, remedy: str = "Ask whoever made it, or make it 
     _refuse(path, ("danger", "code"), remedy)
 
 
-def _refuse(path: Path, severities: tuple[str, ...], remedy: str) -> None:
+def _refuse(
+    path: Path, severities: tuple[str, ...], remedy: str, harmless: Callable[[Finding], bool] = lambda finding: False
+) -> None:
     reports = list(scan_paths([path])) if path.is_dir() else [scan_file(path)]
-    found = [finding for report in reports for finding in report.findings if finding.severity in severities]
+    found = [
+        finding
+        for report in reports
+        for finding in report.findings
+        if finding.severity in severities and not harmless(finding)
+    ]
     if not found:
         return
     named = "; ".join(f"{finding.where}: {finding.text}" for finding in found[:MOST_NAMED])

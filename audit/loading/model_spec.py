@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,9 +94,11 @@ class Architecture:
         trust_exceptions: what was allowed to run as code.
         notes: guesses taken, for the user to know.
         input_shape: (c, h, w) where the network takes one size only, else None.
+        channels: that it takes, where `input_shape` and its first convolution do not say, else None.
         holds_weights: whether its values are already those of a checkpoint.
         access: what may be used of it.
         why_limited: one sentence on why access is less than all; empty when it is all.
+        renamed: brings what a weights file holds to the network's own names, where its library has used several.
     """
 
     network: nn.Module
@@ -107,9 +109,16 @@ class Architecture:
     trust_exceptions: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     input_shape: tuple[int, int, int] | None = None
+    channels: int | None = None
     holds_weights: bool = False
     access: frozenset[Access] = FULL_ACCESS
     why_limited: str = ""
+    renamed: Callable[[object], object] | None = None
+
+    @property
+    def fixed_size(self) -> tuple[int, int] | None:
+        """(height, width) where the network takes one size only."""
+        return None if self.input_shape is None else self.input_shape[1:]
 
 
 def parse_spec(spec: str) -> ModelSpec:

@@ -11,7 +11,7 @@ from torch import nn
 
 from audit.api import Subject
 from audit.errors import SubjectError
-from audit.loading.model_spec import Architecture, ModelRequest, ModelSpec, parse_spec
+from audit.loading.model_spec import ModelRequest, ModelSpec, parse_spec
 from audit.loading.network import ReadyNetwork, input_channels, ready_network, tensors_sha256
 from audit.loading.preprocess import Normalisation, Preprocessing
 from audit.loading.preprocess_choice import Shape, resolve
@@ -31,7 +31,6 @@ class LoadedSubject:
         info: for the run record.
         preprocessing: its geometry is for reading the data; its normalisation is already inside the subject.
         trust_exceptions: what was allowed to run as code.
-        notes: guesses taken, to be printed; also in `info.checks`.
         remake: the same network behind another normalisation, in eval mode; weights are shared, not copied.
     """
 
@@ -39,8 +38,12 @@ class LoadedSubject:
     info: SubjectInfo
     preprocessing: Preprocessing
     trust_exceptions: tuple[str, ...]
-    notes: tuple[str, ...]
     remake: Callable[[Normalisation], nn.Module]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What loading has to tell: shortcomings, guesses taken, oddities of the output."""
+        return tuple(check.text for check in self.info.checks)
 
 
 def load_subject(
@@ -68,24 +71,15 @@ def load_subject(
     ready = ready_network(request, spec, native_shape)
     channels = input_channels(ready, spec, native_shape)
     architecture = ready.architecture
-    fixed = None if architecture.input_shape is None else architecture.input_shape[1:]
+    fixed = architecture.fixed_size
     preprocessing, shape, remarks = resolve(request.preprocess, architecture.steps, channels, native_shape, fixed)
     network = ready.network.to(device)
     behaviour = observe(network, preprocessing.normalisation, shape, spec.text)
     names, name_checks = _class_names(architecture.classes, class_names, behaviour.num_classes)
-    guesses = tuple(Diagnostic(code="loading", text=note, severity="info") for note in (*ready.notes, *remarks))
-    checks = (
-        *_weights_checks(spec, ready),
-        *_access_checks(architecture),
-        *guesses,
-        *behaviour.diagnostics,
-        *name_checks,
-    )
+    guesses = (Diagnostic(code="loading", text=note, severity="info") for note in (*ready.notes, *remarks))
+    checks = (*_shortcomings(spec, ready), *guesses, *behaviour.diagnostics, *name_checks)
 
-    def remake(normalisation: Normalisation) -> nn.Module:
-        wrapped = Normalised(network, normalisation, behaviour.output, behaviour.field)
-        return wrapped.to(device).eval().requires_grad_(False)
-
+    remake = _remaker(network, behaviour, device)
     subject = Subject(
         model=remake(preprocessing.normalisation),
         name=ready.name,
@@ -96,10 +90,26 @@ def load_subject(
         digest=_digest(spec, ready, preprocessing, behaviour),
         output=behaviour.output,
         access=architecture.access,
+        why_limited=architecture.why_limited,
     )
     info = _info(subject, spec, ready, preprocessing, checks)
-    notes = tuple(check.text for check in checks)
-    return LoadedSubject(subject, info, preprocessing, architecture.trust_exceptions, notes, remake)
+    return LoadedSubject(subject, info, preprocessing, ready.trust_exceptions, remake)
+
+
+def _remaker(network: nn.Module, behaviour: Behaviour, device: torch.device) -> Callable[[Normalisation], nn.Module]:
+    """Puts the network behind a normalisation; weights are shared, not copied."""
+
+    def remake(normalisation: Normalisation) -> nn.Module:
+        wrapped = Normalised(network, normalisation, behaviour.output, behaviour.field)
+        return wrapped.to(device).eval().requires_grad_(False)
+
+    return remake
+
+
+def _shortcomings(spec: ModelSpec, ready: ReadyNetwork) -> tuple[Diagnostic, ...]:
+    """What a reader must know before any number: a black box, or weights that nobody trained."""
+    limited = ready.architecture.why_limited
+    return (*_weights_checks(spec, ready), *([Diagnostic(code="black_box", text=limited)] if limited else []))
 
 
 def _weights_checks(spec: ModelSpec, ready: ReadyNetwork) -> tuple[Diagnostic, ...]:
@@ -110,10 +120,6 @@ def _weights_checks(spec: ModelSpec, ready: ReadyNetwork) -> tuple[Diagnostic, .
         return (Diagnostic(code="factory_weights", text=text),)
     text = "RANDOM WEIGHTS: no --weights were given, so every number below is about an untrained network"
     return (Diagnostic(code="random_weights", text=text),)
-
-
-def _access_checks(architecture: Architecture) -> tuple[Diagnostic, ...]:
-    return (Diagnostic(code="black_box", text=architecture.why_limited),) if architecture.why_limited else ()
 
 
 def _class_names(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from dataclasses import dataclass
 
@@ -37,6 +38,12 @@ class ReadyNetwork:
     notes: tuple[str, ...]
 
     @property
+    def trust_exceptions(self) -> tuple[str, ...]:
+        """What was allowed to run as code, and how weights were read beyond weights-only loading."""
+        weights = self.weights.trust_exception if self.weights is not None else ""
+        return (*self.architecture.trust_exceptions, *((weights,) if weights else ()))
+
+    @property
     def name(self) -> str:
         """Short, for titles."""
         return self.architecture.name if self.weights is None else f"{self.architecture.name}, {self.weights.path.name}"
@@ -55,14 +62,15 @@ def ready_network(request: ModelRequest, spec: ModelSpec, native_shape: Shape | 
     """
     if request.weights is None and (request.weights_key is not None or request.strip_prefix is not None):
         raise UsageError("Expected --weights FILE with --weights-key or --strip-prefix, got none. Name the file.")
-    weights = None if request.weights is None else read_weights(request.weights)
+    weights = None if request.weights is None else read_weights(request.weights, allow_pickle=request.allow_pickle)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(INITIALISATION_SEED)
         architecture = build(spec, request, native_shape)
     network, notes = _prepared(architecture.network, spec)
     notes = (*((spec.guess,) if spec.guess else ()), *architecture.notes, *notes)
     if weights is not None:
-        notes += _load(network, weights, request, spec)
+        content = weights.content if architecture.renamed is None else architecture.renamed(weights.content)
+        notes += _load(network, dataclasses.replace(weights, content=content), request, spec)
     return ReadyNetwork(network.eval().requires_grad_(False), architecture, weights, notes)
 
 
@@ -74,12 +82,14 @@ def input_channels(ready: ReadyNetwork, spec: ModelSpec, native_shape: Shape | N
     """
     if ready.architecture.input_shape is not None:
         return ready.architecture.input_shape[0]
+    if ready.architecture.channels is not None:
+        return ready.architecture.channels
     network = ready.network
     stated = spec.arguments.get("in_chans")
     if stated is not None and stated not in (1, 3):
         raise UsageError(f"Expected in_chans=1 or in_chans=3 for images, got {stated} in {spec.text}. Correct it.")
     first = next((module for module in network.modules() if isinstance(module, nn.Conv2d)), None)
-    found = stated or (first.in_channels if first is not None else None)
+    found = stated or (first.in_channels if first is not None else getattr(network, "image_channels", None))
     if found in (1, 3):
         return int(found)
     return 3 if native_shape is None else native_shape[0]  # a network of linear layers, or one that rearranges pixels

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 ChannelOrder = Literal["rgb", "bgr"]
+Margin = Literal["even", "floor"]
 Pixel = TypeVar("Pixel", bound=np.generic)
 
 RESAMPLING: Mapping[str, Image.Resampling] = {
@@ -32,18 +33,21 @@ class Geometry:
         resize: shorter side in pixels before cropping, or exact (height, width), or None to keep the native size.
         crop: (height, width) of the centre crop after resizing, or None for no crop.
         interpolation: `bilinear`, `bicubic`, `nearest`, `lanczos`, `box` or `hamming`.
+        margin: how half of an odd margin around the crop is rounded: to even, as torchvision and timm do, or down, as
+            transformers does.
     """
 
     channels: int
     resize: int | tuple[int, int] | None = None
     crop: tuple[int, int] | None = None
     interpolation: str = "bilinear"
+    margin: Margin = "even"
 
     def apply(self, image: Image.Image) -> npt.NDArray[np.uint8]:
         """The image as (c, h, w) uint8: converted to the channels, resized with antialiasing, then cropped.
 
-        Equal, pixel for pixel, to torchvision's `Resize` and `CenterCrop` on a PIL image. Transparency is dropped;
-        16-bit grey keeps its upper 8 bits.
+        Equal, pixel for pixel, to torchvision's `Resize` and `CenterCrop` on a PIL image, where the margin is rounded
+        to even. Transparency is dropped; 16-bit grey keeps its upper 8 bits.
         """
         mode = "L" if self.channels == 1 else "RGB"
         picture = image if image.mode == mode else _eight_bit(image).convert(mode)
@@ -98,7 +102,8 @@ class Geometry:
             return planes
         short = [max(want - have, 0) for want, have in zip(self.crop, planes.shape[1:], strict=True)]
         padded = np.pad(planes, [(0, 0), *((lack // 2, (lack + 1) // 2) for lack in short)])
-        top, left = (round((have - want) / 2) for want, have in zip(self.crop, padded.shape[1:], strict=True))
+        margins = [have - want for want, have in zip(self.crop, padded.shape[1:], strict=True)]
+        top, left = (margin // 2 if self.margin == "floor" else round(margin / 2) for margin in margins)
         return padded[:, top : top + self.crop[0], left : left + self.crop[1]]
 
 
@@ -146,6 +151,8 @@ class Preprocessing:
         if geometry.crop is not None:
             square = geometry.crop[0] == geometry.crop[1]
             parts.append(f"crop={_size(geometry.crop[0] if square else geometry.crop)}")
+        if geometry.crop is not None and geometry.margin != "even":
+            parts.append(f"margin={geometry.margin}")
         if geometry.resize is not None and geometry.interpolation != "bilinear":
             parts.append(f"interpolation={geometry.interpolation}")
         if normalisation.channel_order != "rgb":

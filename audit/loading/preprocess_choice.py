@@ -44,7 +44,7 @@ def resolve(
         steps = dataclasses.replace(steps, resize=fixed, origin=f"{steps.origin}, size of the model's input")
     normalisation = _normalisation(steps, channels, notes)
     crop = (steps.resize, steps.resize) if isinstance(steps.resize, int) and steps.crop is None else steps.crop
-    geometry = Geometry(channels, steps.resize, crop, steps.interpolation or "bilinear")
+    geometry = Geometry(channels, steps.resize, crop, steps.interpolation or "bilinear", steps.margin or "even")
     size = geometry.output_size(None if native_shape is None else native_shape[1:])
     if size is None:
         raise UsageError(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from audit.errors import UsageError
-from audit.loading.preprocess import RESAMPLING, ChannelOrder, Normalisation
+from audit.loading.preprocess import RESAMPLING, ChannelOrder, Margin, Normalisation
 
 IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CIFAR = Normalisation((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
@@ -32,6 +32,7 @@ class Steps:
         crop: (height, width).
         interpolation: a key of `RESAMPLING`.
         channel_order: `rgb` or `bgr`.
+        margin: how half of an odd margin around the crop is rounded, `even` or `floor`.
         origin: who said it.
     """
 
@@ -41,6 +42,7 @@ class Steps:
     crop: tuple[int, int] | None = None
     interpolation: str | None = None
     channel_order: ChannelOrder | None = None
+    margin: Margin | None = None
     origin: str = "nothing declared"
 
 
@@ -71,7 +73,7 @@ def parse_option(text: str) -> tuple[Literal["auto", "stated"], Steps]:
 
 
 def read_steps(values: Mapping[str, Any], origin: str, problems: list[str] | None = None) -> Steps:
-    """Steps from keys `mean std size crop interpolation order`, given as text or as numbers.
+    """Steps from keys `mean std size crop interpolation order margin`, given as text or as numbers.
 
     Args:
         values: for example `{"mean": "0.5,0.5,0.5", "std": [0.5], "size": "32x48"}`.
@@ -84,6 +86,7 @@ def read_steps(values: Mapping[str, Any], origin: str, problems: list[str] | Non
     found = list(problems or [])
     readers = {
         "mean": _numbers, "std": _numbers, "size": _size, "crop": _size, "interpolation": _name, "order": _order,
+        "margin": _margin,
     }  # fmt: skip
     read: dict[str, Any] = {}
     for key, value in values.items():
@@ -105,6 +108,7 @@ def read_steps(values: Mapping[str, Any], origin: str, problems: list[str] | Non
         crop=(crop, crop) if isinstance(crop, int) else crop,
         interpolation=read.get("interpolation"),
         channel_order=read.get("order"),
+        margin=read.get("margin"),
         origin=origin,
     )
 
@@ -164,3 +168,11 @@ def _order(value: Any) -> ChannelOrder:
     if value == "bgr":
         return "bgr"
     raise ValueError("rgb or bgr")
+
+
+def _margin(value: Any) -> Margin:
+    if value == "even":
+        return "even"
+    if value == "floor":
+        return "floor"
+    raise ValueError("even or floor")

@@ -1,7 +1,8 @@
 """Weights files to tensors, without running anything that is in them.
 
-Safetensors are plain numbers. Files of `torch.save` are pickles, read by torch's weights-only unpickler alone; what it
-refuses is refused here, and nothing ever falls back to ordinary unpickling.
+Safetensors are plain numbers. Files of `torch.save` are pickles, read by torch's weights-only unpickler; what it
+refuses is refused here too, unless `--allow-pickle` lets it be read with placeholders, in a process apart. Nothing
+ever falls back to ordinary unpickling.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ import safetensors.torch
 import torch
 
 from audit.errors import SubjectError, UnsafeArtefactError
-from audit.loading.sniff import WeightsFormat, pickle_globals, sniff, truncated
+from audit.loading.apart import read_with_placeholders
+from audit.loading.sniff import CODE, FORMATS, WeightsFormat, needs_code, sniff, truncated, two_ways_on
+from audit.scan import Kind
+from audit.scan.pickles import globals_of
 from audit.schema import FileDigest
 
 PLAIN_TORCH = re.compile(
@@ -37,25 +41,50 @@ class WeightsFile:
         format: found by content.
         digest: of its bytes.
         content: tensors on the CPU in nested dicts and lists, as the file has them; possibly mapped from the file.
+        trust_exception: how it was read beyond weights-only loading; empty where it was not.
     """
 
     path: Path
     format: WeightsFormat
     digest: FileDigest
     content: object
+    trust_exception: str = ""
 
 
-def read_weights(path: Path) -> WeightsFile:
+def read_weights(path: Path, *, allow_pickle: bool = False) -> WeightsFile:
     """Reads a weights file.
+
+    Args:
+        path: of the file.
+        allow_pickle: whether a file that weights-only loading refuses is read with placeholders, in a process apart.
 
     Raises:
         SubjectError: for a file that is missing, empty, truncated, damaged, or of another format.
-        UnsafeArtefactError: for a file that would need code to be run; nothing of it was.
+        UnsafeArtefactError: for a file that would need code to be run, or holds what no flag allows; nothing of it was
+            run.
     """
-    file_format = sniff(path)
+    kind = sniff(path)
     digest = digest_of(path)
-    content = _read_safetensors(path) if file_format == "safetensors" else _read_torch(path, file_format)
-    return WeightsFile(path, file_format, digest, content)
+    try:
+        return WeightsFile(path, FORMATS[kind], digest, read_plainly(path, kind))
+    except UnsafeArtefactError:
+        if not allow_pickle:
+            raise
+    found = read_with_placeholders(path)
+    exception = f"--allow-pickle: {path.name} (sha256 {digest.sha256}), {found.how}"
+    return WeightsFile(path, FORMATS[kind], digest, found.content, exception)
+
+
+def read_plainly(path: Path, kind: Kind) -> object:
+    """What a file of this kind holds, where it can be loaded without running code.
+
+    Raises:
+        SubjectError: for a file that is truncated or damaged.
+        UnsafeArtefactError: for one that would need code to be run.
+    """
+    if kind in CODE:
+        raise needs_code(path, kind)
+    return _read_safetensors(path) if kind is Kind.SAFETENSORS else _read_torch(path, kind)
 
 
 def digest_of(path: Path) -> FileDigest:
@@ -72,11 +101,11 @@ def _read_safetensors(path: Path) -> object:
         raise truncated(path, f"safetensors says {error}") from None
 
 
-def _read_torch(path: Path, file_format: WeightsFormat) -> object:
+def _read_torch(path: Path, kind: Kind) -> object:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns about its own old storage classes
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=file_format == "torch-zip")
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=kind is Kind.TORCH_ZIP)
     except pickle.UnpicklingError as error:
         raise _refused(path, str(error)) from None
     except Exception as error:  # damage shows up as nearly any kind of error
@@ -93,9 +122,7 @@ def _refused(path: Path, message: str) -> SubjectError | UnsafeArtefactError:
     named = ", ".join(f"`{name}`" for name in offending[:5])
     return UnsafeArtefactError(
         f"Expected tensors alone in {path.name}, got a pickle that needs {named}: a function or class which loading "
-        "would run, and torch's weights-only loading refuses it. Nothing of it was run. Two safe ways on: where the "
-        "file was made, save only the tensors (torch.save(model.state_dict(), ...)); or, where you trust its origin, "
-        "convert it apart from this tool with safetensors.torch.save_file."
+        f"would run, and torch's weights-only loading refuses it. Nothing of it was run. {two_ways_on(path)}"
     )
 
 
@@ -103,8 +130,8 @@ def _globals_of(path: Path) -> list[str]:
     """Every global that the file's pickle names, each once."""
     if not zipfile.is_zipfile(path):
         with path.open("rb") as stream:
-            return list(dict.fromkeys(pickle_globals(stream)))
+            return list(dict.fromkeys(globals_of(stream)))
     with zipfile.ZipFile(path) as archive:
         member = next(name for name in archive.namelist() if name.endswith("data.pkl"))
         with archive.open(member) as stream:
-            return list(dict.fromkeys(pickle_globals(stream)))
+            return list(dict.fromkeys(globals_of(stream)))

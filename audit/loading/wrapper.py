@@ -104,6 +104,8 @@ def observe(network: nn.Module, normalisation: Normalisation, shape: tuple[int, 
     try:
         with torch.no_grad():
             returned = raw(pixels)
+    except SubjectError:
+        raise
     except Exception as error:
         given = "x".join(map(str, pixels.shape))
         reason = (str(error).strip().splitlines() or [""])[0]

@@ -1,23 +1,17 @@
-"""What kind of file a path is, by its content and never by its name."""
+"""The kinds of files, told by their first bytes and by their members' names, never by their own name."""
 
 from __future__ import annotations
 
 import pickle
 import re
-import tarfile
-import zipfile
 from collections.abc import Callable, Iterable
 from enum import StrEnum
-from pathlib import Path
 
 HEAD_BYTES = 512
 TORCH_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
 """The pickled number 0x1950a86a20f9469cfc6c with which files of torch before 1.6 begin."""
 LARGEST_SAFETENSORS_HEADER = 100_000_000
 """What the safetensors library itself accepts."""
-LARGEST_TEXT_PICKLE = 1_000_000
-MOST_TAR_MEMBERS = 16
-"""Looked at to tell torch's old tar files from others."""
 _ONNX_START = re.compile(rb"\x08[\x01-\x20][\x12\x1a\x22\x2a\x32\x3a\x42]")
 """Field 1 of a ModelProto (ir_version, a small number), then one of the fields that follow it."""
 
@@ -45,6 +39,7 @@ class Kind(StrEnum):
     TAR = "a tar archive"
     COMPRESSED = "a compressed file"
     NATIVE = "native code"
+    BYTECODE = "compiled Python"
     PYTHON = "Python source"
     SCRIPT = "a script"
     LFS_POINTER = "a Git LFS pointer"
@@ -66,39 +61,15 @@ _STARTS: tuple[tuple[Kind, tuple[bytes, ...]], ...] = (
     (Kind.GGUF, (b"GGUF",)),
     (Kind.PARQUET, (b"PAR1",)),
     (Kind.IMAGE, (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"II*\x00", b"MM\x00*")),
-    (Kind.COMPRESSED, (b"\x1f\x8b", b"7z\xbc\xaf\x27\x1c", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18")),
-    (Kind.NATIVE, (b"\x7fELF", b"MZ", b"\xfe\xed\xfa\xce", b"\xfe\xed\xfa\xcf", b"\xce\xfa\xed\xfe", b"\xcf\xfa\xed\xfe",
-                   b"\xca\xfe\xba\xbe", b"!<arch>\n", b"\x00asm")),
+    (Kind.COMPRESSED, (b"\x1f\x8b", b"7z\xbc\xaf\x27\x1c", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd",
+                       b"\x04\x22\x4d\x18")),
+    (Kind.NATIVE, (b"\x7fELF", b"\xfe\xed\xfa\xce", b"\xfe\xed\xfa\xcf", b"\xce\xfa\xed\xfe",
+                   b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe", b"!<arch>\n", b"\x00asm")),
     (Kind.SCRIPT, (b"#!",)),
 )  # fmt: skip
 _ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
 _JSON_START = re.compile(rb"\s*(\{\s*[\"}]|\[\s*([\"{\[\]\d-]|true|false|null))")
-_PYTHON_LINE = re.compile(rb"^(import \w|from [\w.]+ import |def \w+\(|class \w+[(:]|@\w)", re.MULTILINE)
-
-
-def kind_of(path: Path) -> Kind:
-    """The kind of a file or folder; reads its first bytes, and an archive's list of members.
-
-    Raises:
-        OSError: when there is nothing at the path, or it cannot be read.
-    """
-    if path.is_dir():
-        return Kind.HUGGING_FACE if (path / "config.json").is_file() else Kind.FOLDER
-    if not path.is_file():
-        path.lstat()  # raises where nothing is there
-        return Kind.SPECIAL
-    with path.open("rb") as stream:
-        head = stream.read(HEAD_BYTES)
-    if head.startswith(_ZIP_STARTS):
-        return _kind_of_zip(path)
-    if head[257:262] == b"ustar":
-        return _kind_of_tar(path)
-    kind = kind_of_head(head)
-    if kind in (Kind.TEXT, Kind.UNKNOWN) and _is_text_pickle(path, head):
-        return Kind.PICKLE
-    if kind is Kind.TEXT and _PYTHON_LINE.search(head):
-        return Kind.PYTHON
-    return kind
+PYTHON_LINE = re.compile(rb"^(import \w|from [\w.]+ import |def \w+\(|class \w+[(:]|@\w)", re.MULTILINE)
 
 
 def kind_of_head(head: bytes) -> Kind:
@@ -109,22 +80,38 @@ def kind_of_head(head: bytes) -> Kind:
     """
     if not head:
         return Kind.EMPTY
+    if is_tar(head):
+        return Kind.TAR
     for kind, starts in _STARTS:
         if head.startswith(starts):
             return kind
     tests: tuple[tuple[Kind, Callable[[bytes], object]], ...] = (
         (Kind.ZIP, lambda b: b.startswith(_ZIP_STARTS)),
-        (Kind.TAR, lambda b: b[257:262] == b"ustar"),
-        (Kind.TORCH_LEGACY, lambda b: b[:1] == b"\x80" and b[2:].startswith(TORCH_MAGIC)),
+        (Kind.TORCH_LEGACY, lambda b: b[:1] == b"\x80" and b[11 if b[2:3] == b"\x95" else 2 :].startswith(TORCH_MAGIC)),
         (Kind.SAFETENSORS, is_safetensors),
         (Kind.PICKLE, lambda b: len(b) > 1 and b[0] == 0x80 and 2 <= b[1] <= pickle.HIGHEST_PROTOCOL),
         (Kind.HTML, lambda b: b.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml"))),
+        (Kind.BYTECODE, lambda b: b[2:4] == b"\r\n" and b[16:17] in (b"\xe3", b"c")),
         (Kind.TFLITE, lambda b: b[4:8] == b"TFL3"),
+        (Kind.NATIVE, _is_windows_program),
         (Kind.ONNX, _ONNX_START.match),
-        (Kind.JSON, lambda b: _JSON_START.match(b) and _is_text(b)),
-        (Kind.TEXT, _is_text),
+        (Kind.JSON, lambda b: _JSON_START.match(b) and is_text(b)),
+        (Kind.TEXT, is_text),
     )
     return next((kind for kind, test in tests if test(head)), Kind.UNKNOWN)
+
+
+def is_tar(head: bytes) -> bool:
+    """Whether bytes begin with the header of a tar archive: its checksum says so, whatever the age of the format."""
+    digits = re.fullmatch(rb"[ \0]*([0-7]{1,7})[ \0]*", head[148:156])
+    if len(head) < 512 or digits is None:
+        return False
+    return sum(head[:148]) + sum(head[156:512]) + 8 * ord(" ") == int(digits[1], 8)
+
+
+def _is_windows_program(head: bytes) -> bool:
+    at = int.from_bytes(head[60:64], "little")
+    return head[:2] == b"MZ" and (head[at : at + 4] == b"PE\0\0" or HEAD_BYTES - 4 < at < 1 << 16)
 
 
 def is_safetensors(head: bytes) -> bool:
@@ -134,13 +121,13 @@ def is_safetensors(head: bytes) -> bool:
     """
     length = int.from_bytes(head[:8], "little")
     return (
-        head[8:9] == b"{" and 2 <= length and (length <= LARGEST_SAFETENSORS_HEADER or head[9:10] in (b'"', b"}", b" "))
+        head[8:9] == b"{" and length >= 2 and (length <= LARGEST_SAFETENSORS_HEADER or head[9:10] in (b'"', b"}", b" "))
     )
 
 
 def kind_of_members(names: Iterable[str]) -> Kind:
     """The kind of a zip archive by the names of its members."""
-    whole = list(names)
+    whole = [name.lower() for name in names]  # torch finds members whatever the case of their names
     below = [name.partition("/")[2] or name for name in whole]
     if any(name.startswith("code/") or name == "constants.pkl" for name in below):
         return Kind.TORCHSCRIPT
@@ -155,36 +142,7 @@ def kind_of_members(names: Iterable[str]) -> Kind:
     return Kind.ZIP
 
 
-def _kind_of_zip(path: Path) -> Kind:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return kind_of_members(archive.namelist())
-    except Exception:  # zipfile raises half a dozen types on damage
-        return Kind.DAMAGED_ZIP
-
-
-def _kind_of_tar(path: Path) -> Kind:
-    names = set()
-    try:
-        with tarfile.open(path, "r:") as archive:
-            for _ in range(MOST_TAR_MEMBERS):
-                member = archive.next()
-                if member is None:
-                    break
-                names.add(member.name.removeprefix("./"))
-    except (tarfile.TarError, OSError, ValueError, OverflowError):
-        return Kind.TAR
-    return Kind.TORCH_TAR if {"pickle", "storages"} <= names else Kind.TAR
-
-
-def _is_text_pickle(path: Path, head: bytes) -> bool:
-    """Protocols 0 and 1 have no magic number: their opcodes must begin and end like one and name a global."""
-    if not head.startswith((b"c", b"(", b"]", b"}")) or path.stat().st_size > LARGEST_TEXT_PICKLE:
-        return False
-    whole = path.read_bytes().rstrip()
-    return whole.endswith(b".") and re.search(rb"[ci]\w[\w.]*\n\w[\w.]*\n", whole) is not None
-
-
-def _is_text(head: bytes) -> bool:
+def is_text(head: bytes) -> bool:
+    """Whether bytes are text as people write it, but for a letter cut at the end."""
     text = head.decode("utf-8", errors="ignore")
-    return len(text) > 0.9 * len(head) and all(letter.isprintable() or letter.isspace() for letter in text)
+    return len(text.encode()) > 0.9 * len(head) and all(letter.isprintable() or letter.isspace() for letter in text)

@@ -1,0 +1,103 @@
+"""onnxruntime (1.20 or newer; 1.32 read and run): what an ONNX file computes, on the CPU.
+
+What is walled off, how it was seen, and the test in tests/audit/adapters/test_onnx.py that pins it:
+
+- A session can be neither copied nor pickled (run). `Session` keeps the model's bytes and opens itself again.
+  `test_session_survives_copy_and_pickle`.
+- Its threads spin while they wait, and take the cores from torch (read in its performance guide). Spinning is off, and
+  there are as many threads as torch has.
+- It prints warnings on stderr, and reads custom libraries and optimised models where options name some (read). Its log
+  is silent, and it gets bytes in memory with all tensors inside, never a path.
+- Official builds for Windows send telemetry (read). It is switched off.
+- Its errors are of a dozen classes (run). They become `SubjectError` with their first line.
+  `test_what_the_runtime_refuses_is_said`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from audit.adapters.onnx import OnnxModel, first_line, missing_package
+from audit.errors import SubjectError
+
+SILENT = 4
+"""Only what ends the process is logged."""
+
+
+class Session:
+    """A model that is ready to run; opened on first use, and again after a copy.
+
+    Args:
+        model: whose tensors are all in memory.
+        name: for messages.
+    """
+
+    def __init__(self, model: OnnxModel, name: str) -> None:
+        self.content = model.to_bytes()
+        self.name = name
+        self.input = model.inputs[0]
+        self.outputs = tuple(port.name for port in model.outputs)
+        self._session: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the open session."""
+        return {**self.__dict__, "_session": None}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__dict__.update(state)
+
+    def open(self) -> None:
+        """Opens it, if it is not.
+
+        Raises:
+            PrerequisiteError: when onnxruntime is not installed.
+            SubjectError: when it cannot run the graph.
+        """
+        if self._session is not None:
+            return
+        package = _package()
+        options = package.SessionOptions()
+        options.log_severity_level = SILENT
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.inter_op_num_threads = 1
+        options.use_deterministic_compute = True
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = package.InferenceSession(self.content, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise SubjectError(
+                f"Expected a graph that onnxruntime {package.__version__} can run, got from {self.name}: "
+                f"{first_line(error)}. Export it again with standard operators."
+            ) from None
+
+    def run(self, images: npt.NDArray[np.generic]) -> dict[str, Any]:
+        """Outputs by name, for an input that is cast to the graph's type.
+
+        Raises:
+            SubjectError: when the graph cannot be run, or fails on these images.
+        """
+        self.open()
+        fed = {self.input.name: np.ascontiguousarray(images.astype(self.input.dtype, copy=False))}
+        try:
+            results = self._session.run(list(self.outputs), fed)
+        except Exception as error:
+            given = "x".join(map(str, images.shape))
+            raise SubjectError(
+                f"Expected {self.name} to take an input of {given}, got from onnxruntime: {first_line(error)}. "
+                "Say what an image is with ?input=CxHxW, such as ?input=3x32x32, or with --preprocess .../size=HxW."
+            ) from None
+        return dict(zip(self.outputs, results, strict=True))
+
+
+def _package() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise missing_package("onnxruntime", error) from error
+    onnxruntime.disable_telemetry_events()
+    return onnxruntime

@@ -1,0 +1,187 @@
+"""Reads the JSON files of a Hugging Face folder, and what they say about the classifier."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from audit.adapters import transformers
+from audit.errors import SubjectError, UnsafeArtefactError, UsageError
+
+LARGEST_JSON_BYTES = 50_000_000
+CONFIG = "config.json"
+TWO_WAYS = (
+    "Two safe ways on: save the weights as safetensors and name a network of timm, torchvision or transformers with "
+    "--model; or write a function that builds the network, and where you trust that code run it with "
+    "--model py:FILE:FUNCTION --allow-code."
+)
+PLACEHOLDER = re.compile(r"LABEL_\d+")
+ELSEWHERE = ("backbone", "use_timm_backbone", "use_pretrained_backbone", "backbone_kwargs")
+"""Settings that name a network of another library or of the hub."""
+
+Layout = Literal["transformers", "timm"]
+
+
+@dataclass(frozen=True, slots=True)
+class FolderConfig:
+    """What `config.json` says.
+
+    Attributes:
+        folder: where it lies.
+        layout: who wrote it.
+        settings: all of it.
+        model_type: such as `vit`; empty in timm's layout.
+        architecture: name of the class in transformers, or of the network in timm.
+        classes: names of the classes, or empty.
+    """
+
+    folder: Path
+    layout: Layout
+    settings: Mapping[str, Any]
+    model_type: str
+    architecture: str
+    classes: tuple[str, ...]
+
+
+def read_config(target: str) -> FolderConfig:
+    """Reads and checks `config.json`; runs nothing.
+
+    Args:
+        target: the folder.
+
+    Raises:
+        UsageError: when there is no such folder, or no `config.json` in it.
+        UnsafeArtefactError: when the folder needs code of its own.
+        SubjectError: when the network is no image classifier that can be audited.
+    """
+    folder = Path(target).expanduser().resolve()
+    settings = read_json(folder, CONFIG) if folder.is_dir() else None
+    if settings is None:
+        got = "a folder without it" if folder.is_dir() else "a file" if folder.exists() else "nothing there"
+        raise UsageError(
+            f"Expected a folder with {CONFIG} at {target}, got {got}. Name the folder that save_pretrained wrote."
+        )
+    refuse_remote_code(settings, folder, CONFIG)
+    if settings.get("quantization_config"):
+        raise SubjectError(
+            f"Expected float weights in {folder.name}, got a quantised network (quantization_config in {CONFIG}). "
+            "Give the weights that it was made from."
+        )
+    problem = settings.get("problem_type")
+    if problem not in (None, "single_label_classification"):
+        raise SubjectError(
+            f"Expected a classifier with one label an image in {folder.name}, got problem_type {problem}. "
+            "Softmax and accuracy mean nothing there; audit another model."
+        )
+    if settings.get("model_type") == "timm_wrapper" or ("architecture" in settings and "model_type" not in settings):
+        return _timm(folder, settings)
+    return _transformers(folder, settings)
+
+
+def read_json(folder: Path, name: str) -> dict[str, Any] | None:
+    """An object of a JSON file in the folder, or None when there is no such file.
+
+    Raises:
+        SubjectError: for a file that is too large, or holds no JSON object.
+    """
+    path = folder / name
+    if not path.is_file():
+        return None
+    if path.stat().st_size > LARGEST_JSON_BYTES:
+        raise SubjectError(f"Expected {name} below {LARGEST_JSON_BYTES:,} bytes, got more. Write it again.")
+    try:
+        values = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise SubjectError(f"Expected JSON in {name} of {folder.name}, got {error}. Copy it again.") from None
+    if not isinstance(values, dict):
+        raise SubjectError(f"Expected a JSON object in {name}, got a {type(values).__name__}. Copy it again.")
+    return values
+
+
+def refuse_remote_code(values: Mapping[str, Any], folder: Path, name: str) -> None:
+    """Goes on when a file names no code of its own (`auto_map`), even where transformers has a class of that name.
+
+    Raises:
+        UnsafeArtefactError: naming the classes.
+    """
+    named = values.get("auto_map")
+    if not named:
+        return
+    entries = named.values() if isinstance(named, Mapping) else [named]
+    listed = ", ".join(f"`{entry}`" for entry in entries)
+    raise UnsafeArtefactError(
+        f"Expected a folder that needs no code of its own, got {folder.name}: auto_map in {name} names {listed}, "
+        f"Python code that came with the model or lies on a hub. None of it was loaded. {TWO_WAYS}"
+    )
+
+
+def _transformers(folder: Path, settings: Mapping[str, Any]) -> FolderConfig:
+    model_type = str(settings.get("model_type") or "")
+    if not model_type or not transformers.is_known(model_type):
+        raise SubjectError(
+            f"Expected a model_type that transformers {transformers.version()} knows in {CONFIG} of {folder.name}, "
+            f"got {model_type!r}. It may need a newer transformers, or code of its own. {TWO_WAYS}"
+        )
+    architecture = _classifier_class(folder, settings, model_type)
+    elsewhere = [key for key in ELSEWHERE if settings.get(key)]
+    if elsewhere:
+        raise SubjectError(
+            f"Expected a network that is whole in itself in {folder.name}, got {', '.join(elsewhere)} in {CONFIG}, "
+            "which name a network elsewhere. Write a function that builds it, for --model py:FILE:FUNCTION."
+        )
+    return FolderConfig(folder, "transformers", settings, model_type, architecture, _id2label(folder, settings))
+
+
+def _classifier_class(folder: Path, settings: Mapping[str, Any], model_type: str) -> str:
+    stated = settings.get("architectures") or []
+    known = transformers.image_classifiers(model_type)
+    found = [name for name in stated if name in known] if isinstance(stated, list) else []
+    if len(found) != 1:
+        possible = f" ({' or '.join(known)})" if known else f", of which transformers has none for {model_type}"
+        raise SubjectError(
+            f"Expected an image classifier{possible} as architectures in {CONFIG} of {folder.name}, got {stated}. "
+            "Save the fine-tuned classifier itself, head and all."
+        )
+    return str(found[0])
+
+
+def _id2label(folder: Path, settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names by id; `LABEL_0` and the like are none."""
+    stated = settings.get("id2label")
+    number = len(stated) if stated else settings.get("num_labels", 2)
+    if number == 1:
+        raise SubjectError(
+            f"Expected two or more classes in {folder.name}, got num_labels 1, a regression. Audit a classifier."
+        )
+    if not stated:
+        return ()
+    names = _by_id(stated)
+    if names is None:
+        raise SubjectError(
+            f"Expected id2label with the ids 0 to {len(stated) - 1} in {CONFIG} of {folder.name}, got "
+            f"{', '.join(map(str, list(stated)[:8]))}. Correct it."
+        )
+    return () if all(PLACEHOLDER.fullmatch(name) for name in names) else names
+
+
+def _by_id(stated: Any) -> tuple[str, ...] | None:
+    """Names in the order of their ids, or None when the ids are not 0, 1, 2, ..."""
+    if isinstance(stated, list):
+        return tuple(map(str, stated))
+    if not isinstance(stated, Mapping) or not all(str(key).isdecimal() for key in stated):
+        return None
+    names = {int(key): str(name) for key, name in stated.items()}
+    return tuple(names[place] for place in range(len(names))) if set(names) == set(range(len(stated))) else None
+
+
+def _timm(folder: Path, settings: Mapping[str, Any]) -> FolderConfig:
+    declared = settings.get("pretrained_cfg") or {}
+    stated = settings.get("label_names") or declared.get("label_names") or settings.get("id2label")
+    names = (_by_id(stated) if stated else None) or ()
+    if all(PLACEHOLDER.fullmatch(name) for name in names):
+        names = ()
+    return FolderConfig(folder, "timm", settings, "", str(settings.get("architecture") or ""), names)

@@ -1,0 +1,49 @@
+"""How far a scan goes before it says that a file is too much."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds for one file; what lies beyond them is not examined, or is a finding.
+
+    Attributes:
+        depth: how deep archives and pickles may be nested in one another.
+        members: of all archives in a file together.
+        member_ratio: how many times its stored size a member may expand to; beyond is a bomb.
+        ratio_from_bytes: members that expand to less are no bomb, whatever the ratio: arrays of zeros compress well.
+        member_bytes: the largest compressed member that is unpacked, in memory; stored members are read in place.
+        expanded_bytes: of all that is unpacked together.
+        pickle_opcodes: followed in all pickles together; about five seconds.
+        protobuf_fields: read of an ONNX model.
+        header_bytes: the largest header of a safetensors file that is read. The library takes 100 MB; a header of
+            10 MB names some 100,000 tensors.
+        json_bytes: the largest JSON document that is parsed.
+        json_depth: how deep its lists and objects may be nested.
+        text_bytes: how much of a text, a program or a TorchScript source is read.
+        findings: kept of one file.
+        files: in a folder.
+        seconds: for one file; a last resort, as the others are reached first.
+    """
+
+    depth: int = 5
+    members: int = 50_000
+    member_ratio: int = 100
+    ratio_from_bytes: int = 4 << 20
+    member_bytes: int = 64 << 20
+    expanded_bytes: int = 512 << 20
+    pickle_opcodes: int = 4_000_000
+    protobuf_fields: int = 2_000_000
+    header_bytes: int = 20 << 20
+    json_bytes: int = 20 << 20
+    json_depth: int = 100
+    text_bytes: int = 4 << 20
+    findings: int = 200
+    files: int = 100_000
+    seconds: float = 120.0
+
+
+LIMITS = Limits()
+"""The defaults."""

@@ -1,0 +1,74 @@
+"""The kind of a file or of a part: its first bytes, an archive's members, and where neither tells, what it would do."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from audit.scan.compressed import is_compressed
+from audit.scan.kinds import PYTHON_LINE, Kind, kind_of_head, kind_of_members
+from audit.scan.parts import Part, part_of
+from audit.scan.pickles import calls_something
+from audit.scan.zip_directory import BadZip, entries, find_end
+
+MOST_MEMBERS = 50_000
+"""Whose names are looked at."""
+MOST_TAR_MEMBERS = 16
+_TAR_BLOCK = 512
+_WEAK = (Kind.TEXT, Kind.UNKNOWN, Kind.JSON, Kind.HTML, Kind.IMAGE, Kind.GGUF, Kind.TFLITE, Kind.ONNX, Kind.EMPTY)
+
+
+def kind_of(path: Path) -> Kind:
+    """The kind of a file or folder; reads its first bytes, and an archive's list of members.
+
+    Raises:
+        OSError: when there is nothing at the path, or it cannot be read.
+    """
+    if path.is_dir():
+        return Kind.HUGGING_FACE if (path / "config.json").is_file() else Kind.FOLDER
+    if not path.is_file():
+        path.lstat()  # raises where nothing is there
+        return Kind.SPECIAL
+    with path.open("rb") as stream:
+        return kind_of_part(part_of(path, stream))
+
+
+def kind_of_part(part: Part) -> Kind:
+    """The kind of a file, or of a member of an archive."""
+    head = part.head()
+    kind = kind_of_head(head)
+    if kind is Kind.ZIP:
+        return _kind_of_zip(part)
+    if kind is Kind.TAR:
+        return _kind_of_tar(part)
+    if kind in _WEAK and calls_something(part):
+        return Kind.PICKLE
+    if kind is Kind.UNKNOWN and is_compressed(part):
+        return Kind.COMPRESSED
+    if kind is Kind.TEXT and PYTHON_LINE.search(head):
+        return Kind.PYTHON
+    return kind
+
+
+def _kind_of_zip(part: Part) -> Kind:
+    names = []
+    try:
+        for count, entry in enumerate(entries(part, find_end(part))):
+            names.append(entry.name)
+            if count >= MOST_MEMBERS:
+                break
+    except BadZip:
+        return Kind.DAMAGED_ZIP
+    return kind_of_members(names)
+
+
+def _kind_of_tar(part: Part) -> Kind:
+    names, at = set(), 0
+    for _ in range(MOST_TAR_MEMBERS):
+        block = part.read(at, _TAR_BLOCK)
+        size = re.fullmatch(rb"\s*([0-7]{1,11})[\s\0]*", block[124:136])
+        if not size:
+            break
+        names.add(block[:100].partition(b"\0")[0].removeprefix(b"./"))
+        at += _TAR_BLOCK + -(-int(size[1], 8) // _TAR_BLOCK) * _TAR_BLOCK
+    return Kind.TORCH_TAR if {b"pickle", b"storages"} <= names else Kind.TAR
