@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import coverage_subjects
-from coverage_subjects import Candidate, Files
+from coverage_subjects import Candidate
 from measuring import RESULTS, machine
 
 import audit
@@ -101,7 +101,7 @@ def examine(candidate: Candidate, folder: Path, timeout: float, preparing: threa
     described = command(["describe", *common], timeout, folder)
     ran = command(["run", *common, *probes, *settings, "--out", str(folder / "run")], timeout, folder)
     seconds |= {"describe": described["seconds"], "run": ran["seconds"]}
-    record |= read_run(folder / "run", files)
+    record |= read_run(folder / "run")
     record |= {
         "seconds": seconds,
         "exit_codes": {"describe": described["exit_code"], "run": ran["exit_code"]},
@@ -127,7 +127,7 @@ def command(words: list[str], timeout: float, folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def read_run(run: Path, files: Files) -> Record:
+def read_run(run: Path) -> Record:
     """What `results.json` says that a pass depends on; nothing found where the run left none."""
     path = run / "results.json"
     content = json.loads(path.read_text()) if path.exists() else {"subject": {}, "results": []}
@@ -143,8 +143,7 @@ def read_run(run: Path, files: Files) -> Record:
     measured = [m for m in results.get("accuracy", {}).get("measurements", []) if m["metric"] == "accuracy.top1"]
     return {
         "probes": {probe: found["status"] for probe, found in results.items()},
-        "strict_weights": any(file["kind"] == "weights" for file in subject.get("files", []))
-        or files.words[1].startswith("hf:"),
+        "strict_weights": any(file["kind"] == "weights" for file in subject.get("files", [])),
         "preprocessing_origin": str(subject.get("preprocessing", {}).get("origin", "")),
         "output": subject.get("output", ""),
         "gradients": "gradients" in subject.get("access", ()) and not blind,

@@ -4,7 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-COMMANDS = (["whole_commands.py"], ["prediction_pass.py"], ["prediction_pass.py", "--width", "64", "--images", "1024"])
+COMMANDS = (
+    ["whole_commands.py"],
+    ["scan_speed.py"],
+    ["prediction_pass.py"],
+    ["prediction_pass.py", "--width", "64", "--images", "1024"],
+)
 
 if __name__ == "__main__":
     for command in COMMANDS:

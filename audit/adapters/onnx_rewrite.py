@@ -98,17 +98,20 @@ def dtypes(model: OnnxModel) -> set[str]:
 def with_free_batch(model: OnnxModel) -> Iterator[OnnxModel]:
     """Attempts at the same model for any number of images, where the graph fixes it to a number.
 
-    Input and outputs get a free first dimension. Reshapes to a constant shape that begins with the fixed number keep
-    their input's first dimension (first attempt), or take what is left (second).
+    Input and output get a free first dimension. Of reshapes to a constant shape the first size becomes what is left
+    (first attempt), or where it is the fixed number, that of what is reshaped (second, and where another size is what
+    is left). Constants of one row that are joined to images, such as class tokens, are repeated.
     """
     fixed = (model.inputs[0].shape or (None,))[0]
-    for leading in (0, -1):
+    for leading in (-1, 0):
         proto = copy.deepcopy(model.proto)
         del proto.graph.value_info[:]
         for value in (*proto.graph.input, *proto.graph.output):
             if value.name in (model.inputs[0].name, model.outputs[0].name) and value.type.tensor_type.shape.dim:
                 value.type.tensor_type.shape.dim[0].dim_param = "batch"
         _free_reshapes(proto.graph, fixed, leading)
+        if fixed == 1:
+            _repeat_constants(proto.graph, model.inputs[0].name)
         yield OnnxModel(proto, model.external)
 
 
@@ -125,36 +128,74 @@ def with_plain_names(model: OnnxModel) -> OnnxModel:
 
 
 def with_constants_held(model: OnnxModel) -> OnnxModel:
-    """Tensors of Constant nodes become initialisers, as most exporters write weights."""
+    """Tensors of Constant nodes become initialisers, as most exporters write weights; so do plain copies of those."""
     proto = copy.deepcopy(model.proto)
+    held = {tensor.name: tensor for tensor in proto.graph.initializer}
     nodes = []
     for node in proto.graph.node:
         if node.op_type == "Constant" and len(node.attribute) == 1 and node.attribute[0].name == "value":
-            tensor = proto.graph.initializer.add()
-            tensor.CopyFrom(node.attribute[0].t)
-            tensor.name = node.output[0]
+            found = node.attribute[0].t
+        elif node.op_type == "Identity" and node.input[0] in held:
+            found = held[node.input[0]]
         else:
             nodes.append(node)
+            continue
+        tensor = proto.graph.initializer.add()
+        tensor.CopyFrom(found)
+        tensor.name = node.output[0]
+        held[tensor.name] = tensor
     _replace(proto.graph.node, nodes)
     return OnnxModel(proto, model.external)
 
 
-def _free_reshapes(graph: Any, fixed: int | None, leading: int) -> None:
-    helper = onnx_package().numpy_helper
-    constants = {tensor.name: tensor for tensor in graph.initializer}
+def _constants(graph: Any) -> dict[str, Any]:
+    """Tensors of initialisers and of Constant nodes, by name."""
+    found = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t"):
-            constants[node.output[0]] = node.attribute[0].t
+            found[node.output[0]] = node.attribute[0].t
+    return found
+
+
+def _free_reshapes(graph: Any, fixed: int | None, leading: int) -> None:
+    helper, constants = onnx_package().numpy_helper, _constants(graph)
     for place, node in enumerate(graph.node):
         if node.op_type != "Reshape" or len(node.input) < 2 or node.input[1] not in constants:
             continue
         shape = helper.to_array(constants[node.input[1]]).astype(np.int64).reshape(-1).copy()
-        if not len(shape) or shape[0] != fixed or (leading == -1 and -1 in shape[1:]):
+        if leading == -1 and len(shape) and -1 not in shape:
+            shape[0] = -1
+        elif len(shape) and shape[0] == fixed:
+            shape[0] = 0
+        else:
             continue
-        shape[0] = leading
         name = f"free_batch_shape_{place}"
         graph.initializer.append(helper.from_array(shape, name))
         node.input[1] = name
+
+
+def _repeat_constants(graph: Any, images: str) -> None:
+    """Constants of one row, joined to something along another axis than the batch, are repeated for each image."""
+    package, constants = onnx_package(), _constants(graph)
+    nodes: list[Any] = []
+    for place, node in enumerate(graph.node):
+        axis = next((entry.i for entry in node.attribute if entry.name == "axis"), 0)
+        for turn, name in enumerate(node.input):
+            dims = list(constants[name].dims) if node.op_type == "Concat" and axis and name in constants else []
+            if len(dims) > 1 and dims[0] == 1:
+                made = [f"free_batch_{part}_{place}_{turn}" for part in ("first", "ones", "all", "count", "to", "rows")]
+                first, ones, everything, count, to, rows = made
+                graph.initializer.append(package.numpy_helper.from_array(np.array([0]), first))
+                graph.initializer.append(package.numpy_helper.from_array(np.ones(len(dims) - 1, np.int64), ones))
+                nodes += [
+                    package.helper.make_node("Shape", [images], [everything]),
+                    package.helper.make_node("Gather", [everything, first], [count]),
+                    package.helper.make_node("Concat", [count, ones], [to], axis=0),
+                    package.helper.make_node("Expand", [name, to], [rows]),
+                ]
+                node.input[turn] = rows
+        nodes.append(node)
+    _replace(graph.node, nodes)
 
 
 def _reads(node: Any) -> Iterator[str]:

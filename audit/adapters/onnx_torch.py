@@ -66,7 +66,7 @@ def _converted(model: OnnxModel, prepare: Callable[[OnnxModel], OnnxModel], exam
             warnings.simplefilter("ignore")
             network = with_known_shapes(package.convert(ready.proto).eval(), examples)
     except Exception as error:
-        raise ConversionError(f"onnx2torch fails: {type(error).__name__}: {first_line(error)}") from None
+        raise ConversionError(f"onnx2torch's network fails: {type(error).__name__}: {first_line(error)}") from None
     _weights_to_parameters(network)
     return network.eval()
 
@@ -104,7 +104,7 @@ def _inliner() -> Any:
 
 
 def _unsupported(model: OnnxModel, *, known_opset: bool = False) -> list[str]:
-    """Operators without a converter, with their opset or domain."""
+    """Operators without a converter, at the opset of the model or at the known one where that is older."""
     get_converter = _package().node_converters.get_converter
     versions = {entry.domain: entry.version for entry in model.proto.opset_import}
     if known_opset:
@@ -115,7 +115,7 @@ def _unsupported(model: OnnxModel, *, known_opset: bool = False) -> list[str]:
         try:
             get_converter(domain=node.domain, operation_type=node.op_type, version=version)
         except NotImplementedError:
-            found.add(f"{shown(node.op_type)} (" + (shown(node.domain) if node.domain else f"opset {version}") + ")")
+            found.add(shown(node.op_type) + (f" ({shown(node.domain)})" if node.domain else ""))
     return sorted(found)
 
 

@@ -1,8 +1,7 @@
 """Image classifiers and image processors of Hugging Face transformers, built from settings that are already read.
 
-Version range: 4.50 to 5.23 (5.23 read and run). The package is an extra; where it is absent, `PrerequisiteError` says
-so. Nothing here is given a path or a name of the hub: the caller reads the files, and transformers sees a dict of
-settings and a dict of tensors.
+Version: 5.23 (read and run). The package is an extra; where it is absent, `PrerequisiteError` says so. Nothing here is
+given a path or a name of the hub: the caller reads the files, and transformers sees settings and tensors alone.
 
 What is walled off here, how it was seen, and the test in tests/audit/loading/test_hf_folder.py that pins it:
 

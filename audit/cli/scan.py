@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = "1.0"
 MANY_FILES = 100
 """Without findings; more of them are counted by kind rather than listed."""
+LONGEST_PATH = 4096
 MEANING = (
     "No finding means that no known indicator was seen in what was looked at. It is not proof that a file does no harm."
 )
@@ -58,7 +59,7 @@ def document(reports: Sequence["FileReport"]) -> dict[str, Any]:
 
     files = [
         {
-            "path": printable(str(report.path), 4096),
+            "path": printable(str(report.path), LONGEST_PATH),
             "kind": report.kind.name.lower(),
             "kind_text": report.kind.value,
             "size_bytes": report.size,
@@ -105,7 +106,10 @@ def _show(reports: Sequence["FileReport"]) -> None:
 
 def _show_file(report: "FileReport") -> None:
     """One line a file, and one a finding below it, the worst first."""
-    console.show(f"{report.outcome:<18}  {report.path}  ({report.kind.value}, {_bytes(report.size)})")
+    from audit.scan.report import printable
+
+    shown = printable(str(report.path), LONGEST_PATH)
+    console.show(f"{report.outcome:<18}  {shown}  ({report.kind.value}, {_bytes(report.size)})")
     for finding in report.findings:
         console.show(f"    {finding.severity:<6}  {finding.where}: {finding.text}  [{finding.code}]")
 

@@ -9,7 +9,10 @@ import torch
 
 from audit.schema import dump_json
 
-PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "torchvision", "timm", "torchattacks", "pillow", "pyarrow")
+PACKAGES = (
+    "numpy", "scipy", "scikit-learn", "torch", "torchvision", "timm", "torchattacks", "pillow", "pyarrow",
+    "onnx", "onnxruntime", "onnx2torch",
+)  # fmt: skip
 
 
 def digest_of(value: Any) -> str:

@@ -18,7 +18,7 @@ from audit.errors import AuditError, SubjectError, UsageError
 from audit.loading.danger import refuse_dangerous
 from audit.loading.hf_config import CONFIG, FolderConfig, read_config
 from audit.loading.hf_preprocessing import PREPROCESSOR, PROCESSOR, read_preprocessing
-from audit.loading.hf_timm import build_timm, fill_timm
+from audit.loading.hf_timm import build_timm, declared_by_timm, fill_timm
 from audit.loading.hf_weights import in_float32, read_folder_weights
 from audit.loading.keys import fit_to
 from audit.loading.model_spec import Architecture, ModelRequest, ModelSpec
@@ -58,7 +58,8 @@ def build_hf(spec: ModelSpec, request: ModelRequest, native_shape: Shape | None)
 
 
 def _timm(config: FolderConfig, request: ModelRequest) -> Architecture:
-    network, steps = build_timm(config)
+    network = build_timm(config)
+    steps = None if _is_stated(request) else declared_by_timm(network, config)
     files = _described(config, (CONFIG,))
     notes: tuple[str, ...] = ()
     if request.weights is None:
@@ -95,8 +96,11 @@ def _transformers(config: FolderConfig, request: ModelRequest) -> Architecture:
 
 def _preprocessing(config: FolderConfig, request: ModelRequest) -> tuple[Steps | None, tuple[str, ...]]:
     """What the folder declares, unless the user states all of it."""
-    form, _ = parse_option(request.preprocess)
-    return (None, ()) if form == "stated" else read_preprocessing(config)
+    return (None, ()) if _is_stated(request) else read_preprocessing(config)
+
+
+def _is_stated(request: ModelRequest) -> bool:
+    return parse_option(request.preprocess)[0] == "stated"
 
 
 def _described(config: FolderConfig, names: tuple[str, ...]) -> tuple[FileDigest, ...]:

@@ -22,14 +22,13 @@ DESCRIBING = (
 """What of `pretrained_cfg` is taken: the network and its input, not where weights lie."""
 
 
-def build_timm(config: FolderConfig) -> tuple[nn.Module, Steps]:
-    """The network with random weights, and the preprocessing that is declared.
+def build_timm(config: FolderConfig) -> nn.Module:
+    """The network with random weights.
 
     Raises:
         SubjectError: for a name that timm does not know, or arguments that lead elsewhere or do not fit.
     """
     import timm  # noqa: PLC0415 - takes seconds
-    from timm.data import resolve_model_data_config  # noqa: PLC0415
 
     if not timm.is_model(config.architecture) or ":" in config.architecture:
         raise SubjectError(
@@ -41,15 +40,27 @@ def build_timm(config: FolderConfig) -> tuple[nn.Module, Steps]:
         network = timm.create_model(
             config.architecture.partition(".")[0], pretrained=False, pretrained_cfg=_declared(config), **arguments
         )
-        settings = resolve_model_data_config(network)
     except Exception as error:
         raise SubjectError(
             f"Expected {CONFIG} of {config.folder.name} to describe a {config.architecture}, got "
             f"{type(error).__name__}: {error}. Correct it."
         ) from None
     assert isinstance(network, nn.Module)
+    return network
+
+
+def declared_by_timm(network: nn.Module, config: FolderConfig) -> Steps:
+    """The preprocessing that the folder declares, or that timm knows of this network.
+
+    Raises:
+        SubjectError: for a crop that is no centre crop.
+    """
+    from timm.data import resolve_model_data_config  # noqa: PLC0415 - takes seconds
+
     origin = f"{CONFIG} of {config.folder.name} (timm)"
-    return network, timm_steps(settings, config.architecture, origin, arguments.get("img_size"))
+    return timm_steps(
+        resolve_model_data_config(network), config.architecture, origin, _arguments(config).get("img_size")
+    )
 
 
 def fill_timm(

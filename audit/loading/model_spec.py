@@ -134,7 +134,7 @@ def parse_spec(spec: str) -> ModelSpec:
         scheme, rest, guess = spec_of_path(spec)
     else:
         guess = ""
-    if not rest or scheme not in SCHEMES:
+    if scheme not in SCHEMES or (":" not in spec and not rest):
         near = difflib.get_close_matches(scheme.lower(), SCHEMES, n=1)
         meant = f" Did you mean {near[0]}:?" if near else ""
         forms = ", ".join(SCHEMES.values())

@@ -14,7 +14,15 @@ from audit.adapters.onnx_torch import ConversionError, conversions
 from audit.api import Access
 from audit.errors import SubjectError
 from audit.loading.model_spec import FULL_ACCESS
-from audit.loading.onnx_agreement import HALF_TOLERANCE, TOLERANCE, Agreement, compare, scores_of, seeded_inputs
+from audit.loading.onnx_agreement import (
+    HALF_TOLERANCE,
+    TOLERANCE,
+    Agreement,
+    compare,
+    first_of_each,
+    scores_of,
+    seeded_inputs,
+)
 from audit.loading.onnx_layout import NO_BATCH, Layout
 from audit.loading.onnx_network import BlackBox, InParts, OnnxNetwork
 from audit.loading.preprocess_choice import Shape
@@ -30,7 +38,7 @@ class Observed:
         graphs: the model with the batch it takes; where a fixed batch could be freed, the freed one comes first.
         layout: of the input.
         inputs: images of several kinds.
-        alone: scores on them, image by image.
+        alone: scores on the first of each kind, in a batch of one.
         together: scores on them, all of a kind at once.
         notes: on the batch.
     """
@@ -65,15 +73,16 @@ def observe_runtime(model: OnnxModel, layout: Layout, shape: Shape, file: str) -
     """
     inputs = seeded_inputs(shape)
     original = _assembled(BlackBox(Session(model, file)), layout, layout.batch)
-    alone = scores_of(original, inputs, together=False)
+    alone = scores_of(original, first_of_each(inputs))
     if layout.batch is None:
         return _observe_free(model, original, layout, inputs, alone)
+    together = scores_of(original, inputs)
     for freed in with_free_batch(model) if layout.batch != NO_BATCH else ():
         network = _assembled(BlackBox(Session(freed, file)), layout, None)
-        if _agreement(network, inputs, alone, alone):
+        if _agreement(network, inputs, alone, together):
             note = f"the graph's batch of {layout.batch} is freed; its scores stay the same"
-            return Observed(((freed, None), (model, layout.batch)), layout, inputs, alone, alone, (note,))
-    return Observed(((model, layout.batch),), layout, inputs, alone, alone, (_in_parts(layout.batch),))
+            return Observed(((freed, None), (model, layout.batch)), layout, inputs, alone, together, (note,))
+    return Observed(((model, layout.batch),), layout, inputs, alone, together, (_in_parts(layout.batch),))
 
 
 def find_way(observed: Observed, form: str, file: str) -> Way:
@@ -108,14 +117,15 @@ def find_way(observed: Observed, form: str, file: str) -> Way:
 
 
 def _observe_free(
-    model: OnnxModel, original: nn.Module, layout: Layout, inputs: list[Tensor], alone: list[Tensor]
+    model: OnnxModel, original: OnnxNetwork, layout: Layout, inputs: list[Tensor], alone: list[Tensor]
 ) -> Observed:
     """A graph that says it takes any number of images."""
     try:
-        together = scores_of(original, inputs, together=True)
+        together = scores_of(original, inputs)
     except SubjectError:
-        return Observed(((model, 1),), layout, inputs, alone, alone, (_in_parts(1),))
-    agreement = compare(alone, together)
+        together = scores_of(_assembled(original.graph, layout, 1), inputs)
+        return Observed(((model, 1),), layout, inputs, alone, together, (_in_parts(1),))
+    agreement = compare(alone, first_of_each(together))
     notes = () if agreement else (f"with other images in its batch, {agreement.reason}",)
     return Observed(((model, None),), layout, inputs, alone, together, notes)
 
@@ -144,7 +154,7 @@ def _verified(network: nn.Module, observed: Observed, agreement: Agreement, note
     n = sum(len(images) for images in observed.inputs)
     note = (
         f"{file} is converted to torch by onnx2torch; on {n} seeded inputs, alone and in batches, its scores differ "
-        f"from onnxruntime's by at most {agreement.difference:.0e} of the largest"
+        f"from onnxruntime's by at most {agreement.difference:.0e} of their spread"
     )
     broken = _gradient_problem(network, observed.inputs[1][:1])
     if not broken:
@@ -167,9 +177,9 @@ def _single_precision(
     names = " and ".join(sorted(found))
     if not agreement:
         return single, [], [], (), f"in float32 instead of {names} {agreement.reason}"
-    note = f"{names} is computed in float32, which moves scores by at most {agreement.difference:.0e} of the largest"
-    alone = scores_of(network, observed.inputs, together=False)
-    return single, alone, scores_of(network, observed.inputs, together=True), (note,), ""
+    note = f"{names} is computed in float32, which moves scores by at most {agreement.difference:.0e} of their spread"
+    alone = scores_of(network, first_of_each(observed.inputs))
+    return single, alone, scores_of(network, observed.inputs), (note,), ""
 
 
 def _examples(observed: Observed, batch: int | None) -> list[Tensor]:
@@ -196,13 +206,13 @@ def _agreement(
     together: list[Tensor],
     tolerance: float = TOLERANCE,
 ) -> Agreement:
-    """The worse of image by image and all at once; a network that fails does not agree."""
+    """The worse of one image at a time and all at once; a network that fails does not agree."""
     try:
-        found = scores_of(network, inputs, together=False), scores_of(network, inputs, together=True)
+        found = scores_of(network, first_of_each(inputs)), scores_of(network, inputs)
     except Exception as error:  # an engine's, of any class
         return Agreement(float("inf"), f"it fails: {first_line(error)}")
     agreements = (compare(alone, found[0], tolerance), compare(together, found[1], tolerance))
-    return max(agreements, key=lambda agreement: agreement.difference)
+    return max(agreements, key=lambda agreement: (not agreement, agreement.difference))
 
 
 def _gradient_problem(network: nn.Module, images: Tensor) -> str:

@@ -48,8 +48,9 @@ class ExportNetwork(ProgramNetwork):
         self.taken = taken
 
     def train(self, mode: bool = True) -> ExportNetwork:
-        """Sets the flag alone: the program knows no modes, and refuses to be asked."""
-        self.training = mode
+        """Sets the flags alone: the program knows no modes, and refuses to be asked."""
+        for module in self.modules():
+            module.training = mode
         return self
 
     def run(self, pixels: Tensor) -> Any:

@@ -6,6 +6,7 @@ calls. What `torch.jit` says about its own deprecation is not the user's concern
 
 from __future__ import annotations
 
+import contextlib
 import io
 import warnings
 from collections import Counter
@@ -41,6 +42,19 @@ class ScriptNetwork(ProgramNetwork):
         with torch.jit.optimized_execution(False):  # type: ignore[no-untyped-call]
             return self.program(pixels)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies, also in other processes: torch would copy the parameters as results of an operation."""
+        saved = io.BytesIO()
+        with _without_warnings():
+            torch.jit.save(self.program, saved)
+        return {**vars(self), "_modules": {}, "saved": saved.getvalue()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Loads the program again."""
+        super().__setstate__({key: value for key, value in state.items() if key != "saved"})
+        with _without_warnings():
+            self.program = torch.jit.load(io.BytesIO(state["saved"]))
+
 
 def load_script(content: bytes, name: str, in_chans: int | None = None) -> Program:
     """Loads a TorchScript archive: its code may run from here on.
@@ -56,8 +70,7 @@ def load_script(content: bytes, name: str, in_chans: int | None = None) -> Progr
     import torchvision  # noqa: F401, PLC0415 - registers operators that programs may use
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _without_warnings():
             program = torch.jit.load(io.BytesIO(content), map_location="cpu")
     except Exception as error:
         raise SubjectError(
@@ -80,6 +93,13 @@ def load_script(content: bytes, name: str, in_chans: int | None = None) -> Progr
         why = f"the weights of {name} are constants of its code (frozen), which no probe can look at"
         return Program(network, notes, None, FULL_ACCESS - {"weights"}, why)
     return Program(network, notes)
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _check_arguments(program: nn.Module, name: str) -> None:

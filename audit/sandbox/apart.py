@@ -104,7 +104,7 @@ def _new(path: Path) -> BinaryIO:
 
 def _run(request: str, folder: Path, descriptors: tuple[int, ...], limits: Limits, name: str) -> tuple[int, str]:
     """The exit status, negative for a signal, and what was printed."""
-    command = [sys.executable, "-I", "-B", "-c", START, str(audit.__file__), request]
+    command = [sys.executable, "-I", "-B", "-W", "ignore", "-c", START, str(audit.__file__), request]
     process = subprocess.Popen(  # noqa: S603 - our own interpreter and our own words
         command,
         cwd=folder,

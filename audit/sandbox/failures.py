@@ -89,9 +89,12 @@ def _mishap(kind: str, text: str, limits: Limits, name: str, *, code: bool) -> A
         )
     if code and kind == "PermissionError":
         return _forbidden(name, f"{kind}: {text}")
+    if code and kind in ("ModuleNotFoundError", "AttributeError", "ImportError"):
+        remedy = "What its code needs is not installed here; `audit convert --allow-pickle` alone does without it."
+    else:
+        remedy = "Save the state_dict alone where the file was made."
     return SubjectError(
-        f"Expected tensors from {name}, got {kind} while it was read: {text}. Nothing of it was taken. Save the "
-        "state_dict alone where the file was made."
+        f"Expected tensors from {name}, got {kind} while it was read: {text}. Nothing of it was taken. {remedy}"
     )
 
 

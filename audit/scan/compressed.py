@@ -18,7 +18,7 @@ def check_compressed(part: Part, exam: Examination) -> None:
     limits = exam.limits
     bomb = max(limits.ratio_from_bytes, limits.member_ratio * part.size)
     try:
-        content, size, whole = unpack(part, opener, min(limits.member_bytes, bomb + 1))
+        content, size, whole = unpack(part, opener, min(limits.unpacked_bytes(part.depth), bomb + 1))
     except Damaged as problem:
         exam.unexamined(part.where, "damaged", f"cannot be decompressed: {printable(str(problem), 120)}")
         return

@@ -32,7 +32,7 @@ _ASSUMPTIONS_TEXT = (
     "prime composite noninteger positive_infinite"
 )
 _ASSUMPTIONS = frozenset(_ASSUMPTIONS_TEXT.split())
-_SYMBOL = re.compile(r"[a-z]{1,4}\d+|[A-Z]\d+|_?[a-z]{1,3}")
+_SYMBOL = re.compile(r"[a-z]{1,4}\d+|[A-Z]\d+|_?[a-zA-Z]")
 _TOKEN = re.compile(
     r"\s+|(?P<quoted>'(?:[A-Za-z_]\w{0,63}|-?[\d.]+(?:e[+-]?\d+)?)')|(?P<word>[A-Za-z_]\w*)|\d+(?:\.\d*)?(?:e[+-]?\d+)?"
     r"|\*\*|//|[<>=!]=|[-+*/%(),=<>&|~]"

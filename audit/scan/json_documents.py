@@ -12,7 +12,7 @@ from audit.scan.limits import Limits
 from audit.scan.parts import Part
 from audit.scan.report import printable
 
-MOST_VALUES = 1_500_000
+MOST_VALUES = 600_000
 """In one document: a few bytes of text become a hundred in memory."""
 
 

@@ -10,6 +10,8 @@ from enum import StrEnum
 HEAD_BYTES = 512
 TORCH_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
 """The pickled number 0x1950a86a20f9469cfc6c with which files of torch before 1.6 begin."""
+TORCH_MAGIC_TEXT = b"L119547037146038801333356L\n."
+"""The same in protocols 0 and 1."""
 LARGEST_SAFETENSORS_HEADER = 100_000_000
 """What the safetensors library itself accepts."""
 _ONNX_START = re.compile(rb"\x08[\x01-\x20][\x12\x1a\x22\x2a\x32\x3a\x42]")
@@ -87,7 +89,7 @@ def kind_of_head(head: bytes) -> Kind:
             return kind
     tests: tuple[tuple[Kind, Callable[[bytes], object]], ...] = (
         (Kind.ZIP, lambda b: b.startswith(_ZIP_STARTS)),
-        (Kind.TORCH_LEGACY, lambda b: b[:1] == b"\x80" and b[11 if b[2:3] == b"\x95" else 2 :].startswith(TORCH_MAGIC)),
+        (Kind.TORCH_LEGACY, _is_torch_legacy),
         (Kind.SAFETENSORS, is_safetensors),
         (Kind.PICKLE, lambda b: len(b) > 1 and b[0] == 0x80 and 2 <= b[1] <= pickle.HIGHEST_PROTOCOL),
         (Kind.HTML, lambda b: b.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml"))),
@@ -107,6 +109,13 @@ def is_tar(head: bytes) -> bool:
     if len(head) < 512 or digits is None:
         return False
     return sum(head[:148]) + sum(head[156:512]) + 8 * ord(" ") == int(digits[1], 8)
+
+
+def _is_torch_legacy(head: bytes) -> bool:
+    """Whether the number is the first that is pickled; protocol 4 puts the length of a frame before it."""
+    if head.startswith(TORCH_MAGIC_TEXT):
+        return True
+    return head[:1] == b"\x80" and head[11 if head[2:3] == b"\x95" else 2 :].startswith(TORCH_MAGIC)
 
 
 def _is_windows_program(head: bytes) -> bool:

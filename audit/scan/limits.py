@@ -14,7 +14,8 @@ class Limits:
         members: of all archives in a file together.
         member_ratio: how many times its stored size a member may expand to; beyond is a bomb.
         ratio_from_bytes: members that expand to less are no bomb, whatever the ratio: arrays of zeros compress well.
-        member_bytes: the largest compressed member that is unpacked, in memory; stored members are read in place.
+        member_bytes: the largest compressed member that is unpacked, in memory; half as much with each level of nesting.
+            Stored members are read in place, whatever their size.
         expanded_bytes: of all that is unpacked together.
         pickle_opcodes: followed in all pickles together; about five seconds.
         protobuf_fields: read of an ONNX model.
@@ -43,6 +44,10 @@ class Limits:
     findings: int = 200
     files: int = 100_000
     seconds: float = 120.0
+
+    def unpacked_bytes(self, depth: int) -> int:
+        """The largest member that is unpacked at a level of nesting, so that all levels together stay small."""
+        return self.member_bytes >> min(depth, 20)
 
 
 LIMITS = Limits()

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
-from audit.scan.examination import Examination
+from audit.scan.examination import Examination, OverLimit
 from audit.scan.external_data import check_location
 from audit.scan.parts import Part
 from audit.scan.protobuf import LENGTH, VARINT, BadWire, Field, WireReader
@@ -54,6 +55,7 @@ LOADING_OPERATORS = {
 """Operators, in whatever domain, that bring code of their own."""
 MOST_ELEMENTS = 1 << 48
 MOST_DIMENSIONS = 64
+MOST_NAMES = 10_000
 
 
 @dataclass
@@ -138,11 +140,12 @@ def _step(reader: WireReader, message: Message, exam: Examination) -> Message | 
 def _finish(part: Part, message: Message, outer: Message | None, seen: Seen, exam: Examination) -> None:
     texts = message.texts
     if message.kind == "opset":
-        seen.declared[texts.get(1, "")] = None
+        _add(seen.declared, texts.get(1, ""))
     elif message.kind == "node":
-        seen.used.setdefault(texts.get(7, ""), {})[texts.get(4, "")] = None
+        _add(seen.used, texts.get(7, ""), {})
+        _add(seen.used[texts.get(7, "")], texts.get(4, ""))
     elif message.kind == "function":
-        seen.defined[texts.get(10, ""), texts.get(1, "")] = None
+        _add(seen.defined, (texts.get(10, ""), texts.get(1, "")))
     elif message.kind == "training":
         seen.training = True
     elif message.kind == "external" and outer is not None:
@@ -150,6 +153,13 @@ def _finish(part: Part, message: Message, outer: Message | None, seen: Seen, exa
     elif message.kind == "tensor":
         exam.saw("ONNX tensor")
         _check_tensor(part, message, exam)
+
+
+def _add(names: dict[Any, Any], name: object, value: object = None) -> None:
+    if name not in names:
+        names[name] = value
+    if len(names) > MOST_NAMES:
+        raise OverLimit(f"names more than {MOST_NAMES:,} different operators, the most that are examined")
 
 
 def _check_tensor(part: Part, tensor: Message, exam: Examination) -> None:

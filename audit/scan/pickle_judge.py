@@ -17,6 +17,8 @@ from audit.scan.pickle_opcodes import Blob
 
 LARGEST_FILLING = 1 << 28
 """A number beyond, given to what makes bytes or an array of that size, is meant to fill the memory."""
+MOST_GLOBALS = 10_000
+"""That are remembered, so that each is judged once."""
 _TEXT_CODECS = ("latin1", "latin-1", "iso-8859-1")
 _LIKE_A_PAYLOAD = re.compile(rb"\x80[\x02-\x05]|PK\x03\x04|\x1f\x8b\x08|c[\w.]+\n[\w.]+\n")
 _LIKE_A_FUNCTION = re.compile(r"[a-z]|_+[a-z]")
@@ -89,7 +91,8 @@ class PickleJudge:
         """A global that is not allowed is a finding already, called or not: importing it runs its module."""
         full = str(what)
         known = full in self.globals
-        self.globals[full] = None
+        if len(self.globals) < MOST_GLOBALS:
+            self.globals[full] = None
         if self.dialect.named:
             self.dialect.named(full)
         if known or self._use_of(what) is not None:

@@ -11,8 +11,14 @@ from typing import Any
 
 from audit.scan.parts import Part
 
-LARGEST_KEPT = 1 << 20
+LARGEST_KEPT = 1 << 16
 """Texts and bytes beyond are passed over, and stand as a `Blob`."""
+MOST_KEPT = 1 << 25
+"""Bytes of all that is kept; after that, only what could be a name is."""
+LARGEST_NAME = 512
+MOST_NAMES = 1 << 27
+"""Bytes of these, too."""
+LONGEST_NUMBER = 64
 LONGEST_LINE = 1 << 25
 """Of the opcodes of protocol 0, whose arguments end with a line; longer lines cannot be followed."""
 CHUNK_BYTES = 1 << 18
@@ -47,6 +53,7 @@ class OpcodeReader:
         self._chunk = b""
         self._chunk_at = at
         self._offset = 0
+        self._kept = 0
 
     @property
     def at(self) -> int:
@@ -82,18 +89,37 @@ class OpcodeReader:
         self._offset += count
         return found
 
-    def line(self) -> bytes:
-        """Up to the next end of line, without it."""
-        wanted = CHUNK_BYTES
-        while (end := self._chunk.find(b"\n", self._offset)) < 0:
-            left = self.part.size - self.at
-            if wanted > LONGEST_LINE or left <= len(self._chunk) - self._offset:
-                raise Ended(f"ends at {self.part.size:,} within a line")
-            self._refill(min(wanted, left))
-            wanted *= 4
-        found = self._chunk[self._offset : end]
+    def line(self) -> bytes | Blob:
+        """Up to the next end of line, without it; passed over where it is long."""
+        end = self._chunk.find(b"\n", self._offset)
+        if end < 0:
+            return self._long_line()
+        found: bytes | Blob = self._chunk[self._offset : end]
+        size = end - self._offset
+        self._keep(size)
+        if size > LARGEST_KEPT or (self._kept > MOST_KEPT and size > LARGEST_NAME):
+            found = Blob(self.at, size)
         self._offset = end + 1
         return found
+
+    def _long_line(self) -> bytes | Blob:
+        """A line that goes on beyond what was read."""
+        at, kept = self.at, b""
+        while self.at - at <= LONGEST_LINE:
+            self._refill(1)
+            end = self._chunk.find(b"\n")
+            if len(kept) <= LARGEST_KEPT:
+                kept += self._chunk[:end] if end >= 0 else self._chunk
+            self._offset = end + 1 if end >= 0 else len(self._chunk)
+            if end >= 0:
+                size = self.at - 1 - at
+                return kept if size <= LARGEST_KEPT else Blob(at, size)
+        raise Broken(f"has a line of more than {LONGEST_LINE:,} bytes")
+
+    def _keep(self, size: int) -> None:
+        self._kept += size
+        if self._kept > MOST_NAMES:
+            raise Broken(f"holds more than {MOST_NAMES:,} bytes of short texts")
 
     def _refill(self, count: int) -> None:
         """Reads on, so that at least so many bytes follow."""
@@ -104,7 +130,8 @@ class OpcodeReader:
 
     def payload(self, size: int) -> bytes | Blob:
         """The next bytes, which are passed over where they are many."""
-        if size <= LARGEST_KEPT:
+        if size <= (LARGEST_KEPT if self._kept < MOST_KEPT else LARGEST_NAME):
+            self._keep(size)
             return self.take(size)
         at = self.at
         if size > self.part.size - at:
@@ -129,9 +156,16 @@ def _text(payload: bytes | Blob, encoding: str) -> str | Blob:
         raise Broken(f"holds text that is not {encoding}") from error
 
 
+def _short_line(reader: OpcodeReader) -> bytes:
+    line = reader.line()
+    if isinstance(line, Blob):
+        raise Broken(f"has a name or a number of {line.size:,} letters")
+    return line
+
+
 def _number_line(reader: OpcodeReader) -> int | None:
     """A decimal number; those too long to matter are passed over as None."""
-    text = reader.line().rstrip(b"L").strip()
+    text = _short_line(reader).rstrip(b"L").strip()
     if text in (b"00", b"01"):  # how protocol 0 writes False and True
         return int(text)
     if len(text) > 20:
@@ -142,8 +176,11 @@ def _number_line(reader: OpcodeReader) -> int | None:
         raise Broken("holds a number that is none") from error
 
 
-def _quoted_line(reader: OpcodeReader) -> str:
-    line = reader.line().strip()
+def _quoted_line(reader: OpcodeReader) -> str | Blob:
+    whole = reader.line()
+    if isinstance(whole, Blob):
+        return whole
+    line = whole.strip()
     if len(line) < 2 or line[:1] not in b"'\"" or line[:1] != line[-1:]:
         raise Broken("holds a text without its quotes")
     try:
@@ -153,7 +190,7 @@ def _quoted_line(reader: OpcodeReader) -> str:
 
 
 def _two_lines(reader: OpcodeReader) -> tuple[str, str]:
-    return str(_text(reader.line(), "utf-8")), str(_text(reader.line(), "utf-8"))
+    return str(_text(_short_line(reader), "utf-8")), str(_text(_short_line(reader), "utf-8"))
 
 
 def _fixed(form: str) -> Callable[[OpcodeReader], Any]:
@@ -172,7 +209,9 @@ def _unicode(form: str, encoding: str = "utf-8") -> Callable[[OpcodeReader], Any
 def _long(form: str) -> Callable[[OpcodeReader], Any]:
     def read(reader: OpcodeReader) -> int | None:
         content = reader.payload(_length(reader, form))
-        return int.from_bytes(content, "little", signed=True) if isinstance(content, bytes) else None
+        if isinstance(content, Blob) or len(content) > LONGEST_NUMBER:
+            return None
+        return int.from_bytes(content, "little", signed=True)
 
     return read
 

@@ -17,6 +17,7 @@ _DATA_SUFFIXES = MODEL_SUFFIXES | frozenset(
 )
 _NATIVE_SUFFIXES_TEXT = ".so .dll .dylib .pyd .exe .o .a .wasm .lib .node .cubin"
 _NATIVE_SUFFIXES = frozenset(_NATIVE_SUFFIXES_TEXT.split())
+PROGRAM_SUFFIXES = frozenset((".py", ".pyw", ".sh", ".bat", ".cmd", ".ps1"))
 _BYTECODE_SUFFIXES = frozenset((".pyc", ".pyo"))
 
 

@@ -78,12 +78,9 @@ def _of_files(files: Sequence[Path], root: Path, limits: Limits) -> Iterator[Fil
     """The files of one folder. ONNX models are read first: they say which others hold their numbers."""
     referred: set[Path] = set()
     done: dict[Path, FileReport] = {}
-    for path in sorted(files, key=lambda path: path.suffix != ".onnx"):
-        if path.suffix != ".onnx" and not done:
-            break
-        if path.suffix == ".onnx":
-            done[path], exam = _of_entry(path, root, limits)
-            referred |= exam.referred
+    for path in (path for path in files if path.suffix == ".onnx"):
+        done[path], exam = _of_entry(path, root, limits)
+        referred |= exam.referred
     for path in files:
         yield done.get(path) or _of_entry(path, root, limits, referred=path in referred)[0]
 

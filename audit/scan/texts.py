@@ -10,7 +10,7 @@ from audit.scan.examination import Examination
 from audit.scan.globals_dangerous import danger_of
 from audit.scan.json_documents import NotJson, parse, walk
 from audit.scan.parts import Part
-from audit.scan.programs import MODEL_SUFFIXES
+from audit.scan.programs import MODEL_SUFFIXES, PROGRAM_SUFFIXES, check_source
 from audit.scan.report import printable, quoted
 from audit.scan.zip_structure import is_outside
 
@@ -57,7 +57,10 @@ def check_text(part: Part, exam: Examination) -> None:
     """A text of any kind; YAML that makes Python objects is one."""
     exam.saw("text")
     data = part.read(0, min(part.size, exam.limits.text_bytes))
-    if PurePath(part.name).suffix.lower() in MODEL_SUFFIXES and _CALL.search(data):
+    suffix = PurePath(part.name).suffix.lower()
+    if suffix in PROGRAM_SUFFIXES:
+        check_source(part, exam)
+    if suffix in MODEL_SUFFIXES and _CALL.search(data):
         exam.danger(part.where, "program-disguised", "is a program under a name that says a model")
     found = _YAML_PYTHON.search(data)
     if found:

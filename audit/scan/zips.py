@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from audit.scan.examination import Examination, OverLimit
+from audit.scan.kinds import HEAD_BYTES, Kind, kind_of_head
 from audit.scan.parts import Part
 from audit.scan.report import printable, quoted
 from audit.scan.unpacking import OF_ZIP, STORED, Damaged, unpack
@@ -12,6 +13,7 @@ from audit.scan.zip_directory import BadZip, Entry, ZipEnd, entries, find_end
 from audit.scan.zip_structure import check_structure
 
 _ENCRYPTED = 0x1
+HEAD_BYTES_OF_ARRAYS = 1 << 16
 
 MemberCheck = Callable[[Part, Examination], None]
 Choice = Callable[[str], "MemberCheck | None"]
@@ -97,21 +99,23 @@ def _unpacked(part: Part, inside: Part, entry: Entry, exam: Examination) -> Part
     if opener is None:
         exam.unexamined(inside.where, "compression-unknown", f"is compressed by method {entry.method}, not known here")
         return None
-    most = min(entry.size, exam.limits.member_bytes)
+    limit = exam.limits.unpacked_bytes(part.depth)
     try:
-        content, size, whole = unpack(inside, opener, most + 1)
+        content, size, _ = unpack(inside, opener, HEAD_BYTES_OF_ARRAYS)
+        if kind_of_head(content.getvalue()[:HEAD_BYTES]) is Kind.NPY:  # its header is all that is looked at
+            return part.unpacked(entry.name, content, entry.size)
+        content, size, _ = unpack(inside, opener, min(entry.size, limit) + 1)
+        exam.spend("unpacked bytes", size, exam.limits.expanded_bytes)
     except Damaged as problem:
         exam.unexamined(inside.where, "damaged", f"cannot be decompressed: {printable(str(problem), 120)}")
         return None
-    try:
-        exam.spend("unpacked bytes", size, exam.limits.expanded_bytes)
     except OverLimit as problem:
         exam.unexamined(inside.where, "over-limit", str(problem))
         return None
     if size > entry.size:
         exam.danger(inside.where, "zip-size", f"becomes more than the {entry.size:,} bytes that it is said to have")
-    elif not whole and entry.size > exam.limits.member_bytes:
-        said = f"would become {entry.size:,} bytes; only the first {exam.limits.member_bytes:,} are examined"
+    elif entry.size > limit:
+        said = f"would become {entry.size:,} bytes; only the first {limit:,} are examined"
         exam.unexamined(inside.where, "over-limit", said)
     elif size < entry.size:
         exam.unexamined(inside.where, "damaged", f"becomes {size:,} bytes instead of {entry.size:,}")

@@ -65,7 +65,7 @@ class Collection:
         self._on_the_way.add(id(value))
         node = self._branch(value, depth)
         self._on_the_way.remove(id(value))
-        self._known[id(value)] = node, self._nodes - before
+        self._known[id(value)] = node, self._nodes - before if _holds(node) else 0
         return node
 
     def _branch(self, value: object, depth: int) -> Node:

@@ -36,7 +36,14 @@ def read(argument: Mapping[str, Any], source: BinaryIO, tensors: BinaryIO) -> di
     census = Census()
     try:
         found = Collection(Opened(source, census).read())
-    except MemoryError:
+        sizes = [tensor.numel * tensor.element.size for tensor in found.tensors]
+        if sum(sizes) > argument["most_bytes"]:
+            raise SubjectError(
+                f"Expected at most {argument['most_bytes']:,} bytes of tensors in {argument['name']}, got "
+                f"{sum(sizes):,}: they repeat few numbers many times. Save contiguous tensors where the file was made."
+            )
+        write(found.tensors, sizes, tensors)
+    except (MemoryError, OSError, SubjectError):
         raise
     except Exception as error:  # damage shows up as nearly any kind of error
         reason = (str(error).strip().splitlines() or ["nothing more"])[0][:200]
@@ -44,13 +51,6 @@ def read(argument: Mapping[str, Any], source: BinaryIO, tensors: BinaryIO) -> di
             f"Expected a whole weights file, got {argument['name']}, which cannot be read with placeholders: "
             f"{type(error).__name__}: {reason}. Copy or download it again and compare its sha256."
         ) from error
-    sizes = [tensor.numel * tensor.element.size for tensor in found.tensors]
-    if sum(sizes) > argument["most_bytes"]:
-        raise SubjectError(
-            f"Expected at most {argument['most_bytes']:,} bytes of tensors in {argument['name']}, got {sum(sizes):,}: "
-            "they repeat few numbers many times. Save contiguous tensors where the file was made."
-        )
-    write(found.tensors, sizes, tensors)
     return {
         "tree": found.tree,
         "names": list(census.names)[:MOST_NAMED],

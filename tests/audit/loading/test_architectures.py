@@ -18,7 +18,11 @@ from tests.user_models import codes, load
     [
         ("resnet18", "Expected a model spec such as timm:NAME?num_classes=10, torchvision:NAME"),
         ("tim:resnet18", "Did you mean timm:?"),
-        ("onnx:model.onnx", "got 'onnx:model.onnx'"),
+        ("onx:model.onnx", "Did you mean onnx:?"),
+        ("script:", "got 'script:' without a name"),
+        ("script:nowhere.pt", "Expected a TorchScript archive at nowhere.pt, got nothing there"),
+        ("export:nowhere.pt2", "Expected a torch.export (.pt2) archive at nowhere.pt2, got nothing there"),
+        ("hf:nowhere", "Expected a folder with config.json at nowhere, got nothing there"),
         ("timm:", "without a name. Name the architecture"),
         ("timm:resnet18?num_classes", "Expected ?name=value&name=value"),
         ("timm:resnet18?num_classes=2&num_classes=3", "each argument once"),

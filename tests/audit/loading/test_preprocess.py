@@ -125,7 +125,7 @@ def test_resizing_is_noted() -> None:
         ),
         ("none/interpolation=cubic", "interpolation=nearest, bilinear"),
         ("none/order=grb", "order=rgb or bgr, got 'grb'"),
-        ("none/sise=3", "one of mean, std, size, crop, interpolation, order, got 'sise'"),
+        ("none/sise=3", "one of mean, std, size, crop, interpolation, order, margin, got 'sise'"),
         ("imagenet/mean=0/std=1", "either imagenet or mean=/std=, got both"),
         ("none/size=3/size=4", "each option once"),
     ],

@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import tarfile
 import zipfile
 from argparse import Namespace
 from pathlib import Path
@@ -65,6 +66,7 @@ def test_hostile_torch_files_do_not_run(tmp_path: Path, legacy: bool, nested: bo
     assert "weights.pth" in str(caught.value)
     assert "safetensors.torch.save_file" in str(caught.value)
     assert "torch.save(model.state_dict(), ...)" in str(caught.value)
+    assert f"audit convert {path} --allow-pickle --out weights.safetensors" in str(caught.value)
 
 
 @pytest.mark.parametrize("protocol", [0, 1, 2, 4, 5])
@@ -116,6 +118,84 @@ def test_an_archive_that_grows_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", bytes(1_000_000))
     with pytest.raises(UnsafeArtefactError, match="expands more than 20 times"):
+        read_weights(path)
+
+
+def network() -> nn.Module:
+    made = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    made[1].weight = made[0].weight
+    return made
+
+
+@pytest.mark.parametrize("how", ["zip", "legacy", "plain"])
+def test_allow_pickle_reads_whole_networks_apart(tmp_path: Path, how: str) -> None:
+    whole, path = network(), tmp_path / "net.pth"
+    if how == "plain":
+        path.write_bytes(pickle.dumps({"net": whole, "epoch": 3}))
+    else:
+        torch.save({"net": whole, "epoch": 3}, path, _use_new_zipfile_serialization=how == "zip")
+    read = read_weights(path, allow_pickle=True)
+    assert read.format == {"zip": "torch-zip", "legacy": "torch-legacy", "plain": "pickle"}[how]
+    content = read.content
+    assert isinstance(content, dict)
+    assert content["epoch"] == 3
+    assert list(content["net"]) == list(whole.state_dict())
+    assert all(torch.equal(content["net"][name], tensor) for name, tensor in whole.state_dict().items())
+    assert content["net"]["0.weight"] is content["net"]["1.weight"]
+    assert read.trust_exception.startswith(f"--allow-pickle: net.pth (sha256 {read.digest.sha256}), read apart with ")
+    assert "placeholders for `torch.nn.modules.container.Sequential`, `torch.nn.modules.linear.Linear`" in (
+        read.trust_exception
+    )
+    assert "in force: " in read.trust_exception
+
+
+def test_allow_pickle_changes_nothing_for_plain_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("audit.loading.weights.read_with_placeholders", pytest.fail)
+    assert read_weights(saved(tmp_path, STATE), allow_pickle=True).trust_exception == ""
+    with pytest.raises(UnsafeArtefactError):
+        read_weights(saved(tmp_path, {"x": Namespace()}), allow_pickle=False)
+
+
+@pytest.mark.parametrize("how", ["zip", "legacy", "plain", "nested"])
+def test_allow_pickle_lifts_nothing_that_is_dangerous(tmp_path: Path, how: str) -> None:
+    canary, path = tmp_path / "canary", tmp_path / "net.pth"
+    content = {"state_dict": STATE, "extra": Canary(canary)}
+    if how == "plain":
+        path.write_bytes(pickle.dumps(content))
+    elif how == "nested":
+        inner = io.BytesIO()
+        torch.save(Canary(canary), inner, _use_new_zipfile_serialization=False)
+        path.write_bytes(pickle.dumps(ByValue(inner.getvalue())))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=how == "zip")
+    with pytest.raises(UnsafeArtefactError, match=r"`posix\.system`"):
+        read_weights(path, allow_pickle=True)
+    assert not canary.exists()
+
+
+class ByValue:
+    """How torch pickles a storage by value; here, with bytes of anybody's choice."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+
+    def __reduce__(self) -> tuple[object, tuple[bytes]]:
+        return torch.storage._load_from_bytes, (self.content,)
+
+
+def test_a_damaged_file_is_damaged_with_allow_pickle_too(tmp_path: Path) -> None:
+    path = saved(tmp_path, nn.Linear(64, 64))
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(SubjectError, match="truncated or damaged"):
+        read_weights(path, allow_pickle=True)
+
+
+def test_tar_files_are_refused_as_pickles(tmp_path: Path) -> None:
+    path = tmp_path / "old.pth"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+        for name in ("sys_info", "pickle", "tensors", "storages"):
+            archive.addfile(tarfile.TarInfo(name))
+    with pytest.raises(UnsafeArtefactError, match=r"\(tar, before torch 0\.4\): torch reads it by unpickling"):
         read_weights(path)
 
 

@@ -1,0 +1,181 @@
+"""Hostile files, every one of them through every command that may meet it, with default flags.
+
+First the files are shown to be hostile: read naively, they act. Then nothing that the tool does with them lets them
+act, hang, crash, write, or speak to the terminal.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.hostile import HostileFile, hostile_files
+from tests.hostile.commands import DATA_COMMANDS, LARGEST_FILE, MODEL_COMMANDS, ROOT, Commands, words
+from tests.hostile.naive import READERS, wants_torch
+
+EVERY_COMMAND = ("scan", "bare", "weights", "convert", *MODEL_COMMANDS, *DATA_COMMANDS)
+REFUSED = {"refused": (4,), "plain": (0, 2)}
+SCANNED = {"refused": (4,), "plain": (0, 3, 4)}
+FORGED = "PASSED"
+"""Some names hold a line break and this word, to look like a line of ours."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """The corpus in its folder, and a warm command line beside it."""
+
+    root: Path
+    canary: Path
+    files: list[HostileFile]
+    audit: Commands
+    state: dict = field(default_factory=dict)
+
+    def changes(self):
+        """What came, went or changed under the root since the last call, but for the output folder."""
+        before = self.state.copy()
+        self.state.clear()
+        self.state.update(listing(str(self.root), but=(str(self.root / "out"), *self.audit.says)))
+        return {path for path in before.keys() | self.state.keys() if before.get(path) != self.state.get(path)}
+
+
+def listing(folder, but):
+    """Kind, size and time of change of everything below a folder, by path."""
+    found = {}
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.path not in but:
+                state = entry.stat(follow_symlinks=False)
+                if entry.is_dir(follow_symlinks=False):  # its time changes with every temporary file
+                    found |= {entry.path: (state.st_mode,), **listing(entry.path, but)}
+                else:
+                    found[entry.path] = (state.st_mode, state.st_size, state.st_mtime_ns)
+    return found
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    root = tmp_path_factory.mktemp("hostile")
+    canary = root / "canary"
+    files = hostile_files(root / "corpus", canary)
+    with Commands(root / "beside") as audit:
+        audit("--version")
+        place = Place(root, canary, files, audit)
+        place.changes()
+        yield place
+
+
+def problems_of(place, file, command, codes):
+    """What is wrong with how a command takes a file; empty when all is well."""
+    out = place.root / "out" / f"{file.name}-{command}"
+    out.mkdir(parents=True, exist_ok=True)
+    ended = place.audit(*words(command, file.path, out))
+    said = ended.out + ended.err
+    found = []
+    if ended.code is None:
+        return [f"ended by {ended.end} after {ended.seconds:.0f} s: {said[-200:]}"]
+    if place.canary.exists():
+        found.append("IT RAN: " + repr(place.canary.read_text(errors="replace")[:100]))
+        place.canary.unlink()
+    if changed := place.changes():
+        found.append(f"changed outside of its output: {sorted(changed)[:3]}")
+    if ended.code not in codes:
+        found.append(f"exit code {ended.code} instead of {codes}: {said[-300:]}")
+    if "Expected room" in said:
+        found.append(f"filled the disk, {LARGEST_FILE:,} bytes in one file: {said[-300:]}")
+    if "Traceback" in said or "internal error" in said:
+        found.append(f"an internal error: {said[-300:]}")
+    if command != "scan" and ended.code in (2, 4) and (ended.err.count("error: ") != 1 or "Expected" not in ended.err):
+        found.append(f"no clear message: {ended.err[-300:]}")
+    if raw := {sign for sign in said if not (sign in "\n\t\xa0" or sign.isprintable())}:
+        found.append(f"raw control characters: {sorted(raw)}")
+    if any(line.startswith(FORGED) for line in said.splitlines()):
+        found.append(f"a forged line: {said[-300:]}")
+    return found
+
+
+def codes_of(file, command):
+    return tuple(file.codes.get(command, (SCANNED if command == "scan" else REFUSED)[file.expect]))
+
+
+def test_the_corpus_is_large_and_varied(place):
+    assert len(place.files) >= 80
+    kinds = Counter(file.kind for file in place.files)
+    assert min(kinds[kind] for kind in ("weights", "model", "data", "folder")) >= 20, kinds
+    assert not place.canary.exists(), "Expected that making the corpus runs nothing of it."
+
+
+def test_the_corpus_is_the_same_every_time(tmp_path, monkeypatch):
+    from tests.hostile.archives import add_archives
+    from tests.hostile.pickles import add_pickles
+    from tests.hostile.site import Corpus
+
+    def written():
+        corpus = Corpus(tmp_path / "corpus", tmp_path / "canary")
+        for add in (add_pickles, add_archives):
+            add(corpus)
+        return {file.name: file.path.read_bytes() for file in corpus.files}
+
+    first, second = written(), written()
+    native = {name for name in first if "native" in name or "jit" in name}
+    assert [name for name in first.keys() - native if first[name] != second[name]] == []
+
+
+def live(tmp_path, files, canary):
+    """By name: whether the file acts when it is read naively, and how that ended."""
+    task = tmp_path / "task.json"
+    listed = [[file.name, str(file.path), file.executes] for file in files]
+    task.write_text(json.dumps({"canary": str(canary), "files": listed}))
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "tests.hostile.naive", task], cwd=ROOT, check=True, text=True,
+        stdout=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def acting(files):
+    """The files that act, those first whose reading does not import torch."""
+    named = [file for file in files if file.executes]
+    assert {file.executes for file in named} <= READERS.keys()
+    return sorted(named, key=lambda file: wants_torch(file.path, file.executes))
+
+
+def test_the_payloads_are_live(tmp_path):
+    """A sample: plain pickles and files of torch in every container, one file at least of every naive reader."""
+    files = acting(hostile_files(tmp_path / "corpus", tmp_path / "canary"))
+    of_reader = {file.executes: file for file in files if file.executes != "export"}
+    sample = {file.name: file for file in [*of_reader.values(), *files[::7]] if file.executes != "export"}
+    found = live(tmp_path, sample.values(), tmp_path / "canary")
+    assert len(found) >= 40
+    assert {name: said for name, (acted, said) in found.items() if not acted} == {}
+
+
+@pytest.mark.slow
+def test_every_payload_is_live(tmp_path):
+    files = acting(hostile_files(tmp_path / "corpus", tmp_path / "canary"))
+    found = live(tmp_path, files, tmp_path / "canary")
+    assert {name: said for name, (acted, said) in found.items() if not acted} == {}
+
+
+@pytest.mark.parametrize("command", EVERY_COMMAND)
+def test_nothing_hostile_gets_its_way(place, command):
+    files = [file for file in place.files if command in file.commands]
+    assert files
+    found = {file.name: problems_of(place, file, command, codes_of(file, command)) for file in files}
+    assert {name: problems for name, problems in found.items() if problems} == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", EVERY_COMMAND)
+def test_no_file_gets_its_way_with_any_command(place, command):
+    """The whole cross product: what is no file of this kind is refused or said to be none."""
+    found = {
+        file.name: problems_of(place, file, command, (0, 2, 3, 4))
+        for file in place.files
+        if command not in file.commands
+    }
+    assert {name: problems for name, problems in found.items() if problems} == {}
