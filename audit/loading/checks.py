@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from audit.api import Batch, DataSplit, Subject
 from audit.errors import DataError, SubjectError
@@ -21,6 +22,8 @@ ALONE_SAMPLES = 8
 """Samples that are also run one by one."""
 TOLERANCE = 1e-3
 """Of logits, relative to the largest: convolutions in TF32 on a GPU stay within it, batch statistics do not."""
+FLOAT64_TOLERANCE = 1e-7
+"""As far below `TOLERANCE` as float64 rounds below float32, with room; batch statistics stay where they are."""
 ROUNDING = 1e-5
 SATURATED_GAP = 50.0
 SATURATED_SHARE = 0.1
@@ -43,7 +46,8 @@ def check_subject(subject: Subject, split: DataSplit) -> tuple[Diagnostic, ...]:
     """Runs the subject on the first 256 samples of a split, and says what a reader of its numbers should know.
 
     The subject, its buffers and torch's random state are left as they were found. Codes: `saturated`,
-    `nondeterministic`, `batch_dependent`, `stateful`, `no_gradient`, `nonfinite_gradient`, `zero_gradient`.
+    `nondeterministic`, `batch_dependent`, `amplified_rounding`, `stateful`, `no_gradient`, `nonfinite_gradient`,
+    `zero_gradient`.
 
     Args:
         subject: as loaded.
@@ -169,11 +173,30 @@ def _alone(subject: Subject, seen: _Seen, spread: float) -> list[Diagnostic]:
     difference = float((alone - seen.logits[: len(pixels)]).abs().max())
     if difference <= max(TOLERANCE * seen.scale, 3 * spread):
         return []
+    if _vanishes_in_float64(subject.model, pixels):
+        text = (
+            f"an image's logits change by up to {difference:.3g} with the other images of its batch, and not at all in "
+            "float64: the network amplifies rounding, so that its last digits mean nothing"
+        )
+        return [Diagnostic(code="amplified_rounding", text=text)]
     text = (
         f"an image's logits change by up to {difference:.3g} with the other images of its batch, as with batch "
         "statistics in training mode; every number depends on the batch size"
     )
     return [Diagnostic(code="batch_dependent", text=text)]
+
+
+def _vanishes_in_float64(model: nn.Module, pixels: Tensor) -> bool:
+    """Whether logits alone and in a batch are the same in float64; false where the network cannot be computed in it."""
+    try:
+        exact, wide = copy.deepcopy(model).double(), pixels.double()
+        with torch.no_grad():
+            together = exact(wide)
+            alone = torch.cat([exact(image[None]) for image in wide])
+    except Exception:  # a black box, or a program with its types written in
+        return False
+    scale = max(1.0, float(together.abs().max()))
+    return together.dtype is torch.float64 and float((alone - together).abs().max()) <= FLOAT64_TOLERANCE * scale
 
 
 def _stateful(subject: Subject, before: dict[str, Tensor]) -> list[Diagnostic]:

@@ -71,6 +71,11 @@ def never_alone(z: Tensor) -> Tensor:
     return z
 
 
+def cancelling_a_large_term(z: Tensor) -> Tensor:
+    """Independent of the batch but for rounding, which float32 makes visible and float64 does not."""
+    return (z + 1e6 * z.mean(0)) - 1e6 * z.mean(0)
+
+
 def without_graph(z: Tensor) -> Tensor:
     return z.detach()
 
@@ -81,6 +86,7 @@ def without_graph(z: Tensor) -> Tensor:
         (Net(noisy), "nondeterministic", "the model is random"),
         (Net(centred_over_the_batch), "batch_dependent", "with the other images of its batch"),
         (Net(never_alone), "batch_dependent", "fails on a single image (ValueError: Expected more than 1 value"),
+        (Net(cancelling_a_large_term), "amplified_rounding", "not at all in float64"),
         (Counting(), "stateful", "changes 1 buffers (calls)"),
         (Net(without_graph), "no_gradient", "probes that need gradients are not run"),
         (Net(before=lambda x: (x * 255).round() / 255), "zero_gradient", "exactly zero for 100.0% of 64 samples"),
