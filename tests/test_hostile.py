@@ -89,7 +89,8 @@ def problems_of(place, file, command, codes):
         found.append(f"filled the disk, {LARGEST_FILE:,} bytes in one file: {said[-300:]}")
     if "Traceback" in said or "internal error" in said:
         found.append(f"an internal error: {said[-300:]}")
-    if command != "scan" and ended.code in (2, 4) and (ended.err.count("error: ") != 1 or "Expected" not in ended.err):
+    told = [line for line in ended.err.splitlines() if line.startswith("error: Expected ")]
+    if command != "scan" and ended.code in (2, 4) and len(told) != 1:
         found.append(f"no clear message: {ended.err[-300:]}")
     if raw := {sign for sign in said if not (sign in "\n\t\xa0" or sign.isprintable())}:
         found.append(f"raw control characters: {sorted(raw)}")

@@ -83,6 +83,7 @@ def onnx_package() -> Any:
     try:
         import onnx
         import onnx.external_data_helper
+        import onnx.shape_inference
     except ImportError as error:
         raise missing_package("onnx", error) from error
     return onnx

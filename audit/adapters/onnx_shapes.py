@@ -15,63 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-Number = tuple[int, int]
-"""(a, b): a + b * the number of images."""
+from audit.adapters.onnx_modules import Number, Slice, Split, Squeeze, ToShape
+
 MOST_NUMBERS = 64
+MOST_HELD = 2**20
 WHOLE = (torch.int64, torch.int32)
-
-
-class ToShape(nn.Module):
-    """Reshape, Expand or ConstantOfShape with known numbers.
-
-    Args:
-        form: `reshape`, `expand` or `full`.
-        sizes: of the result; in a reshape 0 keeps the size that is there and -1 takes what is left.
-        value: of one element, that `full` repeats.
-    """
-
-    value: Tensor
-
-    def __init__(self, form: str, sizes: Sequence[Number], value: Tensor) -> None:
-        super().__init__()
-        self.form = form
-        self.sizes = tuple(sizes)
-        self.register_buffer("value", value)
-
-    def forward(self, images: Tensor, values: Tensor | None = None) -> Tensor:
-        """Values in their new shape."""
-        n = images.shape[0]
-        shape = [a + b * n if b else a for a, b in self.sizes]
-        if values is None:
-            return self.value.reshape(()).expand(shape)
-        if self.form == "expand":
-            return torch.broadcast_to(values, torch.broadcast_shapes(values.shape, shape))  # type: ignore[no-untyped-call]
-        kept = [values.shape[place] if size == (0, 0) else shape[place] for place, size in enumerate(self.sizes)]
-        return values.reshape(kept)
-
-
-class Slice(nn.Module):
-    """Slice with known numbers.
-
-    Args:
-        slices: axis, start, end and step of each.
-    """
-
-    def __init__(self, slices: Sequence[tuple[int, int, int, int]]) -> None:
-        super().__init__()
-        self.slices = tuple(slices)
-
-    def forward(self, values: Tensor) -> Tensor:
-        """The part of the values."""
-        for axis, start, end, step in self.slices:
-            first, last, stride = slice(start, end, step).indices(values.shape[axis])
-            if stride > 0:
-                index = (slice(None),) * (axis % values.ndim) + (slice(first, max(first, last), stride),)
-                values = values[index]
-            else:
-                picked = torch.arange(first, last, stride, device=values.device)
-                values = values.index_select(axis, picked)
-        return values
 
 
 def with_known_shapes(network: nn.Module, examples: Sequence[Tensor]) -> nn.Module:
@@ -87,20 +35,24 @@ def with_known_shapes(network: nn.Module, examples: Sequence[Tensor]) -> nn.Modu
     """
     if not isinstance(network, fx.GraphModule):
         return network
-    known = _integers(network, examples) if examples else _constants(network)
+    runs = _runs(network, examples)
+    known = {node: numbers for node in runs[0] if (numbers := _numbers(node, runs, examples)) is not None}
+    constant = _constant(runs)
     images = next(node for node in network.graph.nodes if node.op == "placeholder")
     for node in list(network.graph.nodes):
         module = network.get_submodule(str(node.target)) if node.op == "call_module" else None
         make = _REPLACEMENTS.get(type(module).__name__)
-        made = None if make is None else make(node, module, known, images)
-        if made is None:
-            continue
-        replacement, arguments = made
-        name = f"known_{node.name}"
-        network.add_module(name, replacement)
+        made = None if make is None or node in constant or node in known else make(node, module, known, images)
+        if made is not None:
+            replacement, arguments = made
+            name = f"known_{node.name}"
+            network.add_module(name, replacement)
+            with network.graph.inserting_before(node):
+                _replace(node, network.graph.call_module(name, arguments))
+    for node, value in constant.items():
+        network.register_buffer(f"held_{node.name}", value.detach().clone())
         with network.graph.inserting_before(node):
-            node.replace_all_uses_with(network.graph.call_module(name, arguments))
-        network.graph.erase_node(node)
+            _replace(node, network.graph.get_attr(f"held_{node.name}"))
     network.graph.eliminate_dead_code()
     network.delete_all_unused_submodules()
     network.recompile()
@@ -108,47 +60,67 @@ def with_known_shapes(network: nn.Module, examples: Sequence[Tensor]) -> nn.Modu
 
 
 class _Recorder(fx.Interpreter):
-    """Notes every small tensor of integers."""
+    """Keeps the tensors of some nodes."""
 
-    def __init__(self, network: fx.GraphModule) -> None:
+    def __init__(self, network: fx.GraphModule, wanted: set[fx.Node]) -> None:
         super().__init__(network)
-        self.seen: dict[fx.Node, list[int]] = {}
+        self.wanted = wanted
+        self.seen: dict[fx.Node, Tensor] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
-        if isinstance(result, Tensor) and result.dtype in WHOLE and result.ndim <= 1 and result.numel() <= MOST_NUMBERS:
-            self.seen[n] = [int(value) for value in result.reshape(-1).tolist()]
+        if n in self.wanted and isinstance(result, Tensor):
+            self.seen[n] = result
         return result
 
 
-def _integers(network: fx.GraphModule, examples: Sequence[Tensor]) -> dict[fx.Node, list[Number]]:
-    """Numbers of the nodes whose integers follow from the number of images alone."""
+def _runs(network: fx.GraphModule, examples: Sequence[Tensor]) -> list[dict[fx.Node, Tensor]]:
+    """What follows from shapes and from the file alone: its values for each example, or those of the file."""
+    if not examples:
+        held = dict(network.named_buffers())
+        nodes = [node for node in network.graph.nodes if node.op == "get_attr" and str(node.target) in held]
+        return [{node: held[str(node.target)] for node in nodes}]
+    wanted = _shape_arithmetic(network)
     runs = []
     for example in examples:
-        recorder = _Recorder(network)
+        recorder = _Recorder(network, wanted)
         with torch.no_grad():
             recorder.run(example)
         runs.append(recorder.seen)
-    counts = [len(example) for example in examples]
-    known = {}
-    for node in runs[0]:
-        values = [run.get(node, []) for run in runs]
-        if len({len(row) for row in values}) == 1:
-            numbers = [_number(list(column), counts) for column in zip(*values, strict=True)]
-            if all(number is not None for number in numbers):
-                known[node] = [number for number in numbers if number is not None]
-    return known
+    return runs
 
 
-def _constants(network: fx.GraphModule) -> dict[fx.Node, list[Number]]:
-    """Numbers of the nodes that are integer tensors of the file."""
-    buffers = {name: value for name, value in network.named_buffers() if value.dtype in WHOLE and value.ndim <= 1}
-    nodes = {node: buffers.get(str(node.target)) for node in network.graph.nodes if node.op == "get_attr"}
-    return {
-        node: [(int(number), 0) for number in value.reshape(-1).tolist()]
-        for node, value in nodes.items()
-        if value is not None and value.numel() <= MOST_NUMBERS
-    }
+def _shape_arithmetic(network: fx.GraphModule) -> set[fx.Node]:
+    """Nodes that follow from shapes, whole numbers and single numbers; what follows from weights is left to them."""
+    held = dict(network.named_buffers())
+    found: set[fx.Node] = set()
+    for node in network.graph.nodes:
+        if node.op == "get_attr":
+            value = held.get(str(node.target))
+            follows = value is not None and (not value.is_floating_point() or value.numel() <= 1)
+        elif node.op == "call_module" and type(network.get_submodule(str(node.target))).__name__ == "OnnxShape":
+            follows = True
+        else:
+            follows = node.op in ("call_module", "call_function") and all(
+                part in found for part in node.all_input_nodes
+            )
+        if follows:
+            found.add(node)
+    return found
+
+
+def _numbers(node: fx.Node, runs: list[dict[fx.Node, Tensor]], examples: Sequence[Tensor]) -> list[Number] | None:
+    """A short row of integers, each as a fixed part and a part for each image."""
+    tensors = [run[node] for run in runs if node in run]
+    first = tensors[0]
+    if first.dtype not in WHOLE or first.ndim > 1 or first.numel() > MOST_NUMBERS:
+        return None
+    if len(tensors) < len(runs) or any(tensor.shape != first.shape for tensor in tensors):
+        return None
+    columns = zip(*(tensor.reshape(-1).tolist() for tensor in tensors), strict=True)
+    counts = [len(example) for example in examples] or [1]
+    numbers = [_number([int(value) for value in column], counts) for column in columns]
+    return None if None in numbers else [number for number in numbers if number is not None]
 
 
 def _number(values: list[int], counts: list[int]) -> Number | None:
@@ -158,6 +130,26 @@ def _number(values: list[int], counts: list[int]) -> Number | None:
     return (fixed, each) if all(fixed + each * n == value for n, value in zip(counts, values, strict=True)) else None
 
 
+def _constant(runs: list[dict[fx.Node, Tensor]]) -> dict[fx.Node, Tensor]:
+    """What is worked out to the same tensor for every example."""
+    return {
+        node: value
+        for node, value in runs[0].items()
+        if node.op != "get_attr"
+        and value.numel() <= MOST_HELD
+        and all(node in run and _equal(run[node], value) for run in runs[1:])
+    }
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one.dtype == other.dtype and torch.equal(one, other)
+
+
+def _replace(node: fx.Node, new: fx.Node) -> None:
+    node.replace_all_uses_with(new)
+    node.graph.erase_node(node)
+
+
 _Made = tuple[nn.Module, tuple[fx.Node, ...]] | None
 _Known = dict[fx.Node, list[Number]]
 
@@ -165,7 +157,7 @@ _Known = dict[fx.Node, list[Number]]
 def _reshape(form: str) -> Callable[[fx.Node, Any, _Known, fx.Node], _Made]:
     def make(node: fx.Node, module: Any, known: _Known, images: fx.Node) -> _Made:
         values, shape = node.args
-        if not isinstance(values, fx.Node) or not isinstance(shape, fx.Node) or shape not in known or values in known:
+        if not isinstance(values, fx.Node) or not isinstance(shape, fx.Node) or shape not in known:
             return None
         return ToShape(form, known[shape], torch.zeros(1)), (images, values)
 
@@ -174,22 +166,38 @@ def _reshape(form: str) -> Callable[[fx.Node, Any, _Known, fx.Node], _Made]:
 
 def _full(node: fx.Node, module: Any, known: _Known, images: fx.Node) -> _Made:
     (shape,) = node.args
-    if not isinstance(shape, fx.Node) or shape not in known or node in known:
+    if not isinstance(shape, fx.Node) or shape not in known:
         return None
     return ToShape("full", known[shape], module.value.detach().clone()), (images,)
 
 
 def _slice(node: fx.Node, module: Any, known: _Known, images: fx.Node) -> _Made:
     values, *bounds = node.args
-    if node.kwargs or values in known or not isinstance(values, fx.Node) or len(bounds) < 2:
+    columns = [column for bound in bounds if (column := _fixed(bound, known)) is not None]
+    if node.kwargs or not isinstance(values, fx.Node) or not 2 <= len(bounds) == len(columns):
         return None
-    columns = [known[bound] for bound in bounds if isinstance(bound, fx.Node) and bound in known]
-    if len(columns) != len(bounds) or any(each for column in columns for _, each in column):
-        return None
-    starts, ends = ([fixed for fixed, _ in column] for column in columns[:2])
-    axes = [fixed for fixed, _ in columns[2]] if len(columns) > 2 else list(range(len(starts)))
-    steps = [fixed for fixed, _ in columns[3]] if len(columns) > 3 else [1] * len(starts)
+    starts, ends = columns[:2]
+    axes = columns[2] if len(columns) > 2 else list(range(len(starts)))
+    steps = columns[3] if len(columns) > 3 else [1] * len(starts)
     return Slice(list(zip(axes, starts, ends, steps, strict=True))), (values,)
+
+
+def _squeeze(node: fx.Node, module: Any, known: _Known, images: fx.Node) -> _Made:
+    values, axes = node.args if len(node.args) == 2 else (None, None)
+    fixed = _fixed(axes, known)
+    return None if fixed is None or not isinstance(values, fx.Node) else (Squeeze(fixed), (values,))
+
+
+def _split(node: fx.Node, module: Any, known: _Known, images: fx.Node) -> _Made:
+    values, sizes = node.args if len(node.args) == 2 else (None, None)
+    fixed = _fixed(sizes, known)
+    return None if fixed is None or not isinstance(values, fx.Node) else (Split(fixed, module.axis), (values,))
+
+
+def _fixed(node: Any, known: _Known) -> list[int] | None:
+    """Numbers that are the same for any number of images."""
+    numbers = known.get(node) if isinstance(node, fx.Node) else None
+    return None if numbers is None or any(each for _, each in numbers) else [fixed for fixed, _ in numbers]
 
 
 _REPLACEMENTS: dict[str, Callable[[fx.Node, Any, _Known, fx.Node], _Made]] = {
@@ -197,4 +205,6 @@ _REPLACEMENTS: dict[str, Callable[[fx.Node, Any, _Known, fx.Node], _Made]] = {
     "OnnxExpand": _reshape("expand"),
     "OnnxConstantOfShape": _full,
     "OnnxSlice": _slice,
+    "OnnxSqueezeDynamicAxes": _squeeze,
+    "OnnxSplit13": _split,
 }

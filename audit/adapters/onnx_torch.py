@@ -20,6 +20,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from audit.adapters.onnx import OnnxModel, first_line, messages, missing_package, onnx_package, shown
@@ -64,11 +65,27 @@ def _converted(model: OnnxModel, prepare: Callable[[OnnxModel], OnnxModel], exam
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            network = with_known_shapes(package.convert(ready.proto).eval(), examples)
+            network = package.convert(_with_shapes(ready).proto).eval()
+            _mend_layer_norms(network)
+            network = with_known_shapes(network, examples)
     except Exception as error:
         raise ConversionError(f"onnx2torch's network fails: {type(error).__name__}: {first_line(error)}") from None
     _weights_to_parameters(network)
     return network.eval()
+
+
+def _with_shapes(model: OnnxModel) -> OnnxModel:
+    """With the shapes of all values, as far as they follow; converters of normalisations and poolings ask for them."""
+    return OnnxModel(onnx_package().shape_inference.infer_shapes(model.proto, data_prop=True), model.external)
+
+
+def _mend_layer_norms(network: nn.Module) -> None:
+    """Their shape is that of their weights; the converter takes it from the input, which may not be known."""
+    for module in network.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.normalized_shape = tuple(module.weight.shape)
+            if module.bias.shape != module.weight.shape:
+                module.bias = nn.Parameter(torch.zeros_like(module.weight))
 
 
 def _as_it_is(model: OnnxModel) -> OnnxModel:

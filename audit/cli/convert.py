@@ -55,17 +55,19 @@ def convert(
         source, out, weights_key, strip_prefix, allow_pickle, allow_code, memory_bytes, timeout, force
     )
     converted = run_conversion(request)
-    if converted.said.strip():
-        console.say(f"the file's code printed: {converted.said.strip()}")
+    for line in converted.said.strip().splitlines():
+        console.say(f"the file's code printed: {line}")
     console.show(console.columns(_rows(converted, out)))
 
 
 def _rows(converted: Conversion, out: Path) -> list[tuple[str, str]]:
+    from audit.loading.sources import shown
+
     source, result = converted.source, converted.result
     types = ", ".join(f"{count} {name}" for name, count in sorted(converted.dtypes.items()))
     count = sum(converted.dtypes.values())
     return [
-        ("read", f"{source.name}, {converted.kind}, {source.bytes:,} bytes, sha256 {source.sha256}"),
+        ("read", f"{shown(source.name)}, {converted.kind}, {source.bytes:,} bytes, sha256 {source.sha256}"),
         ("how", converted.how),
         ("weights from", f"`{converted.place}`" if converted.place else "the top of the file"),
         ("tensors", f"{count} ({types}), {converted.tensor_bytes:,} bytes"),

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from audit.errors import SubjectError, UnsafeArtefactError
 from audit.loading.danger import refuse_dangerous
+from audit.loading.sources import shown
 from audit.sandbox import Answer, Limits, Protections, run_apart
 from audit.sandbox.limits import GIB, SECONDS
 from audit.scan import Finding, Kind
@@ -110,7 +111,7 @@ def _read(
     path: Path, function: str, argument: Mapping[str, object], limits: Limits, *, code: bool
 ) -> tuple[Answer, object]:
     refuse_dangerous(path, harmless=_is_storage_by_value)
-    told = {**argument, "name": path.name, "most_bytes": _most_bytes(path.stat().st_size)}
+    told = {**argument, "name": shown(path.name), "most_bytes": _most_bytes(path.stat().st_size)}
     with tempfile.TemporaryDirectory(prefix="trust-audit-") as folder:
         answer = run_apart(function, told, source=path, folder=Path(folder), limits=limits, code=code)
         try:
@@ -118,8 +119,8 @@ def _read(
             return answer, _content(answer.message["tree"], tensors)
         except (safetensors.SafetensorError, LookupError, TypeError, ValueError) as error:
             raise UnsafeArtefactError(
-                f"Expected tensors and a list of them from the process that read {path.name}, got something else "
-                f"({type(error).__name__}). Ask whoever made the file."
+                f"Expected tensors and a list of them from the process that read {shown(path.name)}, got something "
+                f"else ({type(error).__name__}). Ask whoever made the file."
             ) from None
 
 
@@ -144,7 +145,7 @@ def _content(node: Any, tensors: Mapping[str, Tensor], depth: int = 0) -> object
     if kind == "list":
         return [_content(child, tensors, depth + 1) for child in value]
     if kind in ("lost", "left") and isinstance(value, str):
-        return Lost(value) if kind == "lost" else LeftOut(value)
+        return Lost(shown(value)) if kind == "lost" else LeftOut(shown(value))
     if kind == "value" and isinstance(value, bool | int | float | str | None):
         return value
     raise ValueError("no tree of tensors")
@@ -159,4 +160,4 @@ def _key(key: object) -> str | int:
 def _texts(values: Any) -> tuple[str, ...]:
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise SubjectError("Expected names from the process apart, got something else. Ask whoever made the file.")
-    return tuple(values)
+    return tuple(shown(value) for value in values)

@@ -19,6 +19,7 @@ from audit.errors import SubjectError, UnsafeArtefactError, UsageError
 from audit.loading.apart import Found, read_by_running, read_with_placeholders
 from audit.loading.placeholders.elements import ELEMENTS
 from audit.loading.sniff import sniff
+from audit.loading.sources import shown
 from audit.loading.state_dicts import Tensors, stated_prefix
 from audit.loading.tensor_file import StoredTensor, write_tensors
 from audit.loading.weights import digest_of, read_plainly
@@ -104,13 +105,13 @@ def convert(request: ConversionRequest) -> Conversion:
     source = digest_of(request.source)
     found = _read(request, kind)
     more = "dequantise or densify the network there" if request.allow_code else RUN_CODE
-    way, tensors = chosen(found.content, source.name, request.weights_key, more)
-    place, left = ".".join(way), tuple(left_out(found.content, way))
+    way, tensors = chosen(found.content, shown(source.name), request.weights_key, more)
+    place, left = shown(".".join(way)), tuple(left_out(found.content, way))
     if request.strip_prefix is not None:
         prefix = stated_prefix({place: tensors}, request.strip_prefix)
-        left += tuple(f"{key} (without the prefix)" for key in tensors if not key.startswith(prefix))
+        left += tuple(f"{shown(key)} (without the prefix)" for key in tensors if not key.startswith(prefix))
         tensors = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
-    _check_plain(tensors, request.source.name)
+    _check_plain(tensors, shown(source.name))
     metadata = {
         "format": "pt",
         "converted_by": f"trust-audit {__version__}",
@@ -129,13 +130,15 @@ def _check_paths(request: ConversionRequest) -> None:
     source, out = request.source, request.out
     if source.is_file() and kind_of(source) is Kind.ONNX:
         raise UsageError(
-            f"Expected a file of weights, got {source.name}, an ONNX model: a graph with its weights. Audit it as it "
-            f"is: --model {shlex.quote(f'onnx:{source}')}."
+            f"Expected a file of weights, got {shown(source.name)}, an ONNX model: a graph with its weights. Audit it "
+            f"as it is: --model {shlex.quote(shown(f'onnx:{source}'))}."
         )
     if out.suffix != ".safetensors":
-        raise UsageError(f"Expected --out FILE.safetensors, got {out.name}. Give it that ending.")
+        raise UsageError(f"Expected --out FILE.safetensors, got {shown(out.name)}. Give it that ending.")
     if out.exists() and (not request.force or not out.is_file() or out.samefile(source)):
-        raise UsageError(f"Expected --out to name a new file, got {out}, which exists. Choose another, or add --force.")
+        raise UsageError(
+            f"Expected --out to name a new file, got {shown(str(out))}, which exists. Choose another, or add --force."
+        )
 
 
 def _read(request: ConversionRequest, kind: Kind) -> Found:
@@ -154,7 +157,7 @@ def _read(request: ConversionRequest, kind: Kind) -> Found:
 
 def _check_plain(tensors: Tensors, name: str) -> None:
     wrong = [
-        f"{key}: {str(tensor.dtype).removeprefix('torch.')}, {str(tensor.layout).removeprefix('torch.')}"
+        f"{shown(key)}: {str(tensor.dtype).removeprefix('torch.')}, {str(tensor.layout).removeprefix('torch.')}"
         for key, tensor in tensors.items()
         if tensor.is_quantized or tensor.is_meta or tensor.layout is not torch.strided or not _code(tensor)
     ]
@@ -177,7 +180,7 @@ def _write(out: Path, tensors: Tensors, metadata: Mapping[str, str]) -> None:
         StoredTensor(name, _code(tensor), tuple(tensor.shape), tensor.nbytes, partial(_numbers, tensor))
         for name, tensor in tensors.items()
     ]
-    unfinished = out.with_name(f".tmp-{out.name}")
+    unfinished = out.with_name(f".tmp-{shown(out.name)}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with unfinished.open("wb") as stream:

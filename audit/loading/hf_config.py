@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from audit.adapters import transformers
 from audit.errors import SubjectError, UnsafeArtefactError, UsageError
+from audit.loading.sources import shown
 
 LARGEST_JSON_BYTES = 50_000_000
 CONFIG = "config.json"
@@ -74,7 +75,8 @@ def read_config(target: str) -> FolderConfig:
     problem = settings.get("problem_type")
     if problem not in (None, "single_label_classification"):
         raise SubjectError(
-            f"Expected a classifier with one label an image in {folder.name}, got problem_type {problem}. "
+            f"Expected a classifier with one label an image in {folder.name}, got problem_type "
+            f"{shown(str(problem))}. "
             "Softmax and accuracy mean nothing there; audit another model."
         )
     if settings.get("model_type") == "timm_wrapper" or ("architecture" in settings and "model_type" not in settings):
@@ -112,7 +114,7 @@ def refuse_remote_code(values: Mapping[str, Any], folder: Path, name: str) -> No
     if not named:
         return
     entries = named.values() if isinstance(named, Mapping) else [named]
-    listed = ", ".join(f"`{entry}`" for entry in entries)
+    listed = ", ".join(f"`{shown(str(entry))}`" for entry in entries)
     raise UnsafeArtefactError(
         f"Expected a folder that needs no code of its own, got {folder.name}: auto_map in {name} names {listed}, "
         f"Python code that came with the model or lies on a hub. None of it was loaded. {TWO_WAYS}"
@@ -124,7 +126,7 @@ def _transformers(folder: Path, settings: Mapping[str, Any]) -> FolderConfig:
     if not model_type or not transformers.is_known(model_type):
         raise SubjectError(
             f"Expected a model_type that transformers {transformers.version()} knows in {CONFIG} of {folder.name}, "
-            f"got {model_type!r}. It may need a newer transformers, or code of its own. {TWO_WAYS}"
+            f"got {shown(repr(model_type))}. It may need a newer transformers, or code of its own. {TWO_WAYS}"
         )
     architecture = _classifier_class(folder, settings, model_type)
     elsewhere = [key for key in ELSEWHERE if settings.get(key)]
@@ -143,8 +145,8 @@ def _classifier_class(folder: Path, settings: Mapping[str, Any], model_type: str
     if len(found) != 1:
         possible = f" ({' or '.join(known)})" if known else f", of which transformers has none for {model_type}"
         raise SubjectError(
-            f"Expected an image classifier{possible} as architectures in {CONFIG} of {folder.name}, got {stated}. "
-            "Save the fine-tuned classifier itself, head and all."
+            f"Expected an image classifier{possible} as architectures in {CONFIG} of {folder.name}, got "
+            f"{shown(str(stated))}. Save the fine-tuned classifier itself, head and all."
         )
     return str(found[0])
 
@@ -163,7 +165,7 @@ def _id2label(folder: Path, settings: Mapping[str, Any]) -> tuple[str, ...]:
     if names is None:
         raise SubjectError(
             f"Expected id2label with the ids 0 to {len(stated) - 1} in {CONFIG} of {folder.name}, got "
-            f"{', '.join(map(str, list(stated)[:8]))}. Correct it."
+            f"{shown(', '.join(map(str, list(stated)[:8])))}. Correct it."
         )
     return () if all(PLACEHOLDER.fullmatch(name) for name in names) else names
 

@@ -7,7 +7,7 @@ the weights are. Each is read by code of this project; transformers is handed se
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,6 +24,7 @@ from audit.loading.keys import fit_to
 from audit.loading.model_spec import Architecture, ModelRequest, ModelSpec
 from audit.loading.preprocess_choice import Shape
 from audit.loading.preprocess_option import Steps, parse_option
+from audit.loading.sources import shown
 from audit.loading.state_dicts import Tensors, prefixes, without_wrappers
 from audit.loading.weights import digest_of
 from audit.schema import FileDigest
@@ -118,7 +119,7 @@ def _guarded(make: Callable[[], Made], config: FolderConfig) -> Made:
         reason = (str(error).strip().splitlines() or [""])[0]
         raise SubjectError(
             f"Expected {CONFIG} of {config.folder.name} to describe a {config.architecture}, got "
-            f"{type(error).__name__}: {reason}. Correct it."
+            f"{type(error).__name__}: {shown(reason)}. Correct it."
         ) from error
 
 
@@ -134,17 +135,18 @@ def _filled(config: FolderConfig, tensors: Tensors, file: str) -> nn.Module:
         return filled.network
     clashes = [f"{key}: file {stored}, network {wanted}" for key, (stored, wanted) in filled.mismatched.items()]
     groups = {"missing": missing, "unexpected": filled.unexpected, "of another shape": clashes}
-    lines = [
-        f"  {title} ({len(keys)}): {', '.join(keys[:MOST_NAMED])}{' and more' if len(keys) > MOST_NAMED else ''}"
-        for title, keys in groups.items()
-        if keys
-    ]
+    lines = [_named(title, keys) for title, keys in groups.items() if keys]
     first = f"Expected {file} of {config.folder.name} to hold exactly the tensors of {config.architecture}, got others."
     last = (
         "What is missing would be random numbers. Save the whole fine-tuned classifier with save_pretrained, and leave "
         f"{CONFIG} as it was saved."
     )
     raise SubjectError("\n".join((first, *lines, last)))
+
+
+def _named(title: str, keys: Sequence[str]) -> str:
+    more = ", ..." if len(keys) > MOST_NAMED else ""
+    return f"  {title} ({len(keys)}): {', '.join(map(shown, keys[:MOST_NAMED]))}{more}"
 
 
 def _fixed_shape(config: FolderConfig, network: nn.Module) -> tuple[int, int, int] | None:

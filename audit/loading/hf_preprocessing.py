@@ -17,6 +17,7 @@ from audit.adapters import transformers
 from audit.errors import SubjectError
 from audit.loading.hf_config import FolderConfig, read_json, refuse_remote_code
 from audit.loading.preprocess_option import Steps, read_steps
+from audit.loading.sources import shown
 
 PREPROCESSOR = "preprocessor_config.json"
 PROCESSOR = "processor_config.json"
@@ -78,13 +79,13 @@ def _values(config: FolderConfig) -> tuple[str, dict[str, Any] | None]:
 def _unsaid(config: FolderConfig, name: str, what: str) -> SubjectError:
     return SubjectError(
         f"Expected an image processor of resizing, cropping and normalising in {name} of {config.folder.name}, got "
-        f"{what}. State it with --preprocess mean=.../std=.../size=HxW."
+        f"{shown(what)}. State it with --preprocess mean=.../std=.../size=HxW."
     )
 
 
 def _steps(kind: str, settings: Settings, origin: str) -> tuple[Steps, tuple[str, ...]]:
     resize, crop = GEOMETRY[kind](settings)
-    notes = ()
+    notes: tuple[str, ...] = ()
     if isinstance(resize, int) and crop is None:
         notes = (f"{origin} leaves the longer side of an image as it is; the centre {resize}x{resize} is taken",)
     mean, std = _statistics(kind, settings)

@@ -13,6 +13,7 @@ from audit.loading.keys import find_state_dict, to_load
 from audit.loading.mismatch import check_fit
 from audit.loading.model_spec import DOWNLOADING
 from audit.loading.preprocess_option import Steps
+from audit.loading.sources import shown
 from audit.loading.timm_steps import timm_steps
 
 DESCRIBING = (
@@ -33,7 +34,7 @@ def build_timm(config: FolderConfig) -> nn.Module:
     if not timm.is_model(config.architecture) or ":" in config.architecture:
         raise SubjectError(
             f"Expected the name of a timm classifier as architecture in {CONFIG} of {config.folder.name}, got "
-            f"{config.architecture!r}. It may need a newer timm than {timm.__version__}."
+            f"{shown(repr(config.architecture))}. It may need a newer timm than {timm.__version__}."
         )
     arguments = _arguments(config)
     try:
@@ -43,7 +44,7 @@ def build_timm(config: FolderConfig) -> nn.Module:
     except Exception as error:
         raise SubjectError(
             f"Expected {CONFIG} of {config.folder.name} to describe a {config.architecture}, got "
-            f"{type(error).__name__}: {error}. Correct it."
+            f"{type(error).__name__}: {shown(str(error))}. Correct it."
         ) from None
     assert isinstance(network, nn.Module)
     return network

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from audit.errors import SubjectError
 from audit.loading.hf_config import CONFIG, read_json
+from audit.loading.sources import shown
 from audit.loading.state_dicts import describe
 from audit.loading.weights import read_weights
 from audit.schema import FileDigest
@@ -83,7 +84,7 @@ def in_float32(tensors: Mapping[str, Tensor], name: str) -> tuple[dict[str, Tens
     if broken:
         raise SubjectError(
             f"Expected finite weights, got NaN or Inf in {len(broken)} of {len(tensors)} tensors of {name}: "
-            f"{', '.join(broken[:8])}. The training diverged or the file is damaged; take another checkpoint."
+            f"{shown(', '.join(broken[:8]))}. The training diverged or the file is damaged; take another checkpoint."
         )
     other = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in floating.values()} - {"float32"})
     notes = (f"tensors of {', '.join(other)} are brought to float32",) if other else ()
@@ -98,7 +99,8 @@ def _check_whole(folder: Path, settings: Mapping[str, Any]) -> None:
         )
     if settings.get("transformers_weights"):
         raise SubjectError(
-            f"Expected the weights of {folder.name} under their usual name, got {settings['transformers_weights']!r} "
+            f"Expected the weights of {folder.name} under their usual name, got "
+            f"{shown(repr(settings['transformers_weights']))} "
             f"in {CONFIG} (transformers_weights). Name the file with --weights."
         )
 
@@ -114,7 +116,7 @@ def _none(folder: Path) -> SubjectError:
 
 def _listed(folder: Path) -> str:
     names = sorted(path.name for path in folder.iterdir())
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    return shown(", ".join(names[:8])) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
 def _shards(folder: Path, index: str) -> dict[str, frozenset[str]]:
@@ -126,14 +128,14 @@ def _shards(folder: Path, index: str) -> dict[str, frozenset[str]]:
     outside = [name for name in names if Path(name).name != name or name in ("", ".", "..") or "\\" in name]
     if outside:
         raise SubjectError(
-            f"Expected the names of files of {folder.name} in {index}, got {', '.join(outside[:3])}, which lead out of "
-            "it. Nothing was read; ask whoever made it."
+            f"Expected the names of files of {folder.name} in {index}, got {shown(', '.join(outside[:3]))}, which lead "
+            "out of it. Nothing was read; ask whoever made it."
         )
     lost = [name for name in names if not (folder / name).is_file()]
     if lost:
         raise SubjectError(
-            f"Expected {len(set(places.values()))} files by {index} in {folder.name}, got none of {', '.join(lost[:3])}"
-            f"{f' and {len(lost) - 3} more' if len(lost) > 3 else ''}. Copy or download the rest."
+            f"Expected {len(set(places.values()))} files by {index} in {folder.name}, got none of "
+            f"{shown(', '.join(lost[:3]))}{f' and {len(lost) - 3} more' if len(lost) > 3 else ''}. Copy the rest."
         )
     return {name: frozenset(key for key, file in places.items() if file == name) for name in names}
 
@@ -145,6 +147,6 @@ def _flat(content: object, file: str, promised: frozenset[str] | None) -> dict[s
         tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
     absent = sorted((promised or frozenset()) - set(tensors))
     if not tensors or absent:
-        got = f"a file without {', '.join(absent[:3])}" if tensors else describe(content)
+        got = f"a file without {shown(', '.join(absent[:3]))}" if tensors else describe(content)
         raise SubjectError(f"Expected tensors by name in {file}, got {got}. Save the model again.")
     return tensors

@@ -18,6 +18,7 @@ from audit.errors import SubjectError
 from audit.loading.model_spec import FULL_ACCESS
 from audit.loading.program_export_network import ExportNetwork, Input
 from audit.loading.program_network import Program, training_note
+from audit.loading.sources import shown
 
 TRAINING_ARGUMENT = {"batch_norm": 5, "_native_batch_norm_legit": 5, "native_batch_norm": 5, "dropout": 2,
                      "_native_batch_norm_legit_functional": 5, "dropout_": 2, "native_dropout": 2,
@@ -65,7 +66,7 @@ def _loaded(content: bytes, name: str) -> Any:
             else "Export it with a torch no newer than this, and let it return plain tensors."
         )
         raise SubjectError(
-            f"Expected {name} to load with torch.export of torch {torch.__version__}, got {reason[:300]}. {remedy}"
+            f"Expected {name} to load with torch.export of torch {torch.__version__}, got {shown(reason)}. {remedy}"
         ) from error
 
 
@@ -98,7 +99,7 @@ def _input(exported: Any, name: str) -> Input:
     names = exported.graph_signature.user_inputs
     nodes = [node for node in exported.graph.nodes if node.op == "placeholder" and node.name in names]
     values = [node.meta.get("val") for node in nodes]
-    got = ", ".join(f"{node.name} {_described(value)}" for node, value in zip(nodes, values, strict=True))
+    got = shown(", ".join(f"{node.name} {_described(value)}" for node, value in zip(nodes, values, strict=True)))
     keywords = exported.call_spec.in_spec.children()[1].context or []
     value = values[0] if len(values) == 1 == len(names) else None
     if not isinstance(value, Tensor) or not value.is_floating_point() or value.ndim != 4:
@@ -168,7 +169,7 @@ def _why_no_gradient(network: nn.Module, shape: tuple[int, int, int]) -> str:
         reaching = [leaf for leaf in leaves if leaf.requires_grad]
         if not reaching:
             return "it runs without gradients inside, as after export under no_grad or inference_mode"
-        torch.autograd.grad(sum(leaf.sum() for leaf in reaching), pixels)
+        torch.autograd.grad([leaf.sum() for leaf in reaching], pixels)
     except (RuntimeError, NotImplementedError) as error:
         return (str(error).strip().splitlines() or [""])[0]
     return ""

@@ -58,7 +58,7 @@ class ExportNetwork(ProgramNetwork):
         least, most = self.taken.least, self.taken.most
         if len(pixels) >= least and (most is None or len(pixels) <= most):
             return self._ask(pixels)
-        pieces = pixels.split(max(most or len(pixels), 1))
+        pieces = torch.split(pixels, max(most or len(pixels), 1))
         return _joined([self._filled_up(piece) for piece in pieces])
 
     def _filled_up(self, piece: Tensor) -> Any:
@@ -76,7 +76,7 @@ class ExportNetwork(ProgramNetwork):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ExportNetwork:
         """Moves what the program holds outside parameters and buffers too, and rewrites the devices in its code."""
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         device = fn(torch.zeros(())).device
         for module in self.program.modules():
             for key, value in list(vars(module).items()):

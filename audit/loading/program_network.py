@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from audit.api import Access
 from audit.errors import SubjectError
 from audit.loading.model_spec import FULL_ACCESS
+from audit.loading.sources import shown
 
 HALVES = frozenset({torch.float16, torch.bfloat16})
 
@@ -59,7 +60,7 @@ class ProgramNetwork(nn.Module):
     def _explained(self, error: Exception, device: torch.device) -> SubjectError | None:
         """An error that says why, where the cause is known."""
         others = sorted(name for name in self.devices if torch.device(name).type != device.type)
-        reason = (str(error).strip().splitlines() or [""])[-1]
+        reason = shown((str(error).strip().splitlines() or [""])[-1])
         if others:
             return SubjectError(
                 f"Expected {self.name} to run on {device.type}, got {', '.join(others)} named in its own code "

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from audit.errors import SubjectError
 from audit.loading.model_spec import FULL_ACCESS
 from audit.loading.program_network import Program, ProgramNetwork, training_note
+from audit.loading.sources import shown
 
 TRAINING_ARGUMENT = {
     "aten::batch_norm": 5,
@@ -39,7 +40,7 @@ class ScriptNetwork(ProgramNetwork):
 
     def run(self, pixels: Tensor) -> Any:
         """The program, operator by operator."""
-        with torch.jit.optimized_execution(False):  # type: ignore[no-untyped-call]
+        with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
             return self.program(pixels)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -51,9 +52,10 @@ class ScriptNetwork(ProgramNetwork):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Loads the program again."""
-        super().__setstate__({key: value for key, value in state.items() if key != "saved"})
+        own = {key: value for key, value in state.items() if key != "saved"}
+        super().__setstate__(own)  # type: ignore[no-untyped-call]
         with _without_warnings():
-            self.program = torch.jit.load(io.BytesIO(state["saved"]))
+            self.program = torch.jit.load(io.BytesIO(state["saved"]))  # type: ignore[no-untyped-call]
 
 
 def load_script(content: bytes, name: str, in_chans: int | None = None) -> Program:
@@ -71,11 +73,11 @@ def load_script(content: bytes, name: str, in_chans: int | None = None) -> Progr
 
     try:
         with _without_warnings():
-            program = torch.jit.load(io.BytesIO(content), map_location="cpu")
+            program = torch.jit.load(io.BytesIO(content), map_location="cpu")  # type: ignore[no-untyped-call]
     except Exception as error:
         raise SubjectError(
             f"Expected {name} to load as TorchScript with torch {torch.__version__}, got {type(error).__name__}: "
-            f"{_last_line(error)}. Save the scripted or traced model itself (torch.jit.save), without "
+            f"{shown(_last_line(error))}. Save the scripted or traced model itself (torch.jit.save), without "
             "optimize_for_inference, from a torch no newer than this."
         ) from error
     _check_arguments(program, name)
@@ -102,12 +104,12 @@ def _without_warnings() -> Iterator[None]:
         yield
 
 
-def _check_arguments(program: nn.Module, name: str) -> None:
+def _check_arguments(program: Any, name: str) -> None:
     stated = program.forward.schema.arguments[1:]  # the first is the module itself, whatever its name
     required = [argument for argument in stated if not argument.has_default_value()]
     if len(required) == 1 and stated[0] is required[0] and str(required[0].type) == "Tensor":
         return
-    got = ", ".join(f"{argument.name}: {argument.type}" for argument in required) or "nothing"
+    got = shown(", ".join(f"{argument.name}: {argument.type}" for argument in required)) or "nothing"
     raise SubjectError(
         f"Expected {name} to take one tensor of images, got ({got}). Script a wrapper that takes the images alone."
     )
@@ -144,9 +146,7 @@ def _image_channels(program: nn.Module, nodes: list[Any]) -> int | None:
     """Of the first convolution's weights: a parameter, or a constant of a frozen program."""
     held = (tensor for tensor in program.parameters() if tensor.ndim == 4)
     baked = (_constant(list(node.inputs())[1]) for node in nodes if node.kind() in CONVOLUTIONS)
-    first = next(held, None)
-    if first is None:
-        first = next((tensor for tensor in baked if isinstance(tensor, Tensor)), None)
+    first = next((tensor for tensor in (*held, *baked) if isinstance(tensor, Tensor)), None)
     return int(first.shape[1]) if first is not None and first.shape[1] in (1, 3) else None
 
 

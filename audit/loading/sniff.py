@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from audit.errors import SubjectError, UnsafeArtefactError
+from audit.loading.sources import shown
 from audit.scan import Kind, kind_of
 from audit.scan.kinds import HEAD_BYTES, is_text
 from audit.scan.pickles import globals_of
@@ -58,7 +59,7 @@ def sniff(path: Path) -> Kind:
         raise truncated(path, "the directory at the end of the archive is missing")
     if kind not in FORMATS:
         raise SubjectError(
-            f"Expected weights (safetensors, or a file of torch.save), got {path.name}, which looks like "
+            f"Expected weights (safetensors, or a file of torch.save), got {shown(path.name)}, which looks like "
             f"{_looks_like(path, kind)}. {REMEDIES.get(kind, SAVE_STATE_DICT)}"
         )
     if kind is Kind.SAFETENSORS:
@@ -79,38 +80,41 @@ def needs_code(path: Path, kind: Kind) -> UnsafeArtefactError:
     if kind is Kind.PICKLE:
         with path.open("rb") as stream:
             names = list(dict.fromkeys(globals_of(stream)))
-        named = f" (globals it names: {', '.join(f'`{name}`' for name in names[:5]) or 'none'})"
+        named = f" (globals it names: {', '.join(f'`{shown(name)}`' for name in names[:5]) or 'none'})"
     return UnsafeArtefactError(
-        f"Expected tensors alone, got {path.name}, {kind}{named}: {CODE[kind]}. Nothing of it was loaded. "
+        f"Expected tensors alone, got {shown(path.name)}, {kind}{named}: {CODE[kind]}. Nothing of it was loaded. "
         f"{two_ways_on(path)}"
     )
 
 
 def two_ways_on(path: Path) -> str:
     """What to do with a file that is refused."""
+    file = shlex.quote(str(path)) if str(path).isprintable() else "FILE"
     return (
         "Two safe ways on: where the file was made, save only the tensors (safetensors.torch.save_file(...), or "
         f"torch.save(model.state_dict(), ...)); or take the tensors out, which runs nothing of the file: audit convert "
-        f"{shlex.quote(str(path))} --allow-pickle --out weights.safetensors."
+        f"{file} --allow-pickle --out weights.safetensors."
     )
 
 
 def truncated(path: Path, how: str) -> SubjectError:
     """The error for a file whose end is missing."""
     return SubjectError(
-        f"Expected a whole weights file, got {path.name} ({path.stat().st_size:,} bytes), truncated or damaged: "
+        f"Expected a whole weights file, got {shown(path.name)} ({path.stat().st_size:,} bytes), truncated or damaged: "
         f"{how}. Copy or download it again and compare its sha256."
     )
 
 
 def _size_of(path: Path) -> int:
     if not path.exists():
-        raise SubjectError(f"Expected a weights file at {path}, got nothing there. Check the path.")
+        raise SubjectError(f"Expected a weights file at {shown(str(path))}, got nothing there. Check the path.")
     if not path.is_file():
-        raise SubjectError(f"Expected a weights file, got the folder {path}. Name the file inside.")
+        raise SubjectError(f"Expected a weights file, got the folder {shown(str(path))}. Name the file inside.")
     size = path.stat().st_size
     if size == 0:
-        raise SubjectError(f"Expected weights in {path.name}, got an empty file (0 bytes). Copy or download it again.")
+        raise SubjectError(
+            f"Expected weights in {shown(path.name)}, got an empty file (0 bytes). Copy or download it again."
+        )
     return size
 
 
@@ -126,8 +130,8 @@ def _check_expansion(path: Path, size: int) -> None:
         expanded = sum(member.file_size for member in archive.infolist())
     if expanded > MOST_EXPANSION * size:
         raise UnsafeArtefactError(
-            f"Expected an archive of about its own size, got {path.name}, which expands more than {MOST_EXPANSION} "
-            "times. Do not unpack it; ask whoever made it."
+            f"Expected an archive of about its own size, got {shown(path.name)}, which expands more than "
+            f"{MOST_EXPANSION} times. Do not unpack it; ask whoever made it."
         )
 
 
@@ -148,9 +152,9 @@ def _zip_kind(path: Path, kind: Kind) -> str:
         return "as Keras writes it" if kind is Kind.KERAS else "as NumPy's savez writes it"
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
-    return "holding " + ", ".join(names[:4]) if names else "empty"
+    return "holding " + shown(", ".join(names[:4])) if names else "empty"
 
 
 def _first_line(head: bytes) -> str:
     lines = head.decode("utf-8", errors="ignore").strip().splitlines()
-    return lines[0][:40] if lines else ""
+    return shown(lines[0][:40]) if lines else ""

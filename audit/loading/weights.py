@@ -22,6 +22,7 @@ import torch
 from audit.errors import SubjectError, UnsafeArtefactError
 from audit.loading.apart import read_with_placeholders
 from audit.loading.sniff import CODE, FORMATS, WeightsFormat, needs_code, sniff, truncated, two_ways_on
+from audit.loading.sources import shown
 from audit.scan import Kind
 from audit.scan.pickles import globals_of
 from audit.schema import FileDigest
@@ -71,7 +72,7 @@ def read_weights(path: Path, *, allow_pickle: bool = False) -> WeightsFile:
         if not allow_pickle:
             raise
     found = read_with_placeholders(path)
-    exception = f"--allow-pickle: {path.name} (sha256 {digest.sha256}), {found.how}"
+    exception = f"--allow-pickle: {shown(path.name)} (sha256 {digest.sha256}), {found.how}"
     return WeightsFile(path, FORMATS[kind], digest, found.content, exception)
 
 
@@ -105,12 +106,15 @@ def _read_torch(path: Path, kind: Kind) -> object:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns about its own old storage classes
+            if path.suffix == ".safetensors":  # by that name alone, torch takes a path for another format
+                with path.open("rb") as stream:
+                    return torch.load(stream, map_location="cpu", weights_only=True)
             return torch.load(path, map_location="cpu", weights_only=True, mmap=kind is Kind.TORCH_ZIP)
     except pickle.UnpicklingError as error:
         raise _refused(path, str(error)) from None
     except Exception as error:  # damage shows up as nearly any kind of error
         reason = (str(error).strip().splitlines() or ["nothing more"])[0]
-        raise truncated(path, f"torch says {type(error).__name__}: {reason[:160]}") from None
+        raise truncated(path, f"torch says {type(error).__name__}: {shown(reason[:160])}") from None
 
 
 def _refused(path: Path, message: str) -> SubjectError | UnsafeArtefactError:
@@ -119,10 +123,10 @@ def _refused(path: Path, message: str) -> SubjectError | UnsafeArtefactError:
     offending = [found.group(1)] if found else [name for name in _globals_of(path) if not PLAIN_TORCH.match(name)]
     if not offending:
         return truncated(path, "its pickle cannot be read by torch's weights-only loading")
-    named = ", ".join(f"`{name}`" for name in offending[:5])
+    named = ", ".join(f"`{shown(name)}`" for name in offending[:5])
     return UnsafeArtefactError(
-        f"Expected tensors alone in {path.name}, got a pickle that needs {named}: a function or class which loading "
-        f"would run, and torch's weights-only loading refuses it. Nothing of it was run. {two_ways_on(path)}"
+        f"Expected tensors alone in {shown(path.name)}, got a pickle that needs {named}: a function or class which "
+        f"loading would run, and torch's weights-only loading refuses it. Nothing of it was run. {two_ways_on(path)}"
     )
 
 

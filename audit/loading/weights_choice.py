@@ -10,6 +10,7 @@ from torch import Tensor
 
 from audit.errors import SubjectError
 from audit.loading.apart import LeftOut, Lost
+from audit.loading.sources import shown
 from audit.loading.state_dicts import Tensors, candidates, describe, stated_dict
 
 BESIDE_WEIGHTS = re.compile(r"(^|[._])(optim\w*|opt|opt_state|scheduler|lr_scheduler|scaler|amp|rng\w*)([._]|$)", re.I)
@@ -40,7 +41,7 @@ def chosen(content: object, name: str, key: str | None, more: str) -> tuple[tupl
             raise _not_one(weights, content, name)
         path, tensors = next(iter(weights.items()))
         way = _way(content, path) if path else ()
-    lost = [f"{entry}: {value}" for entry, value in _at(content, way).items() if isinstance(value, Lost)]
+    lost = [f"{shown(entry)}: {value}" for entry, value in _at(content, way).items() if isinstance(value, Lost)]
     if lost:
         raise SubjectError(
             f"Expected tensors of plain numbers in {name}, got {len(lost)} that cannot be followed: "
@@ -53,7 +54,7 @@ def _not_one(weights: Mapping[str, Tensors], content: object, name: str) -> Subj
     if not weights:
         return SubjectError(f"Expected tensors by name in {name}, got {describe(content)}. Save model.state_dict().")
     rows = ", ".join(
-        f"{f'`{path}`' if path else 'the top (key `` )'} ({len(found)} tensors, {_megabytes(found)})"
+        f"{f'`{shown(path)}`' if path else 'the top (key `` )'} ({len(found)} tensors, {_megabytes(found)})"
         for path, found in weights.items()
     )
     return SubjectError(f"Expected one state dict in {name}, got {len(weights)}: {rows}. Choose with --weights-key.")
@@ -69,7 +70,7 @@ def left_out(content: object, way: tuple[str, ...]) -> Iterator[str]:
         for key, value in _at(content, way[:depth]).items():
             beside = depth < len(way) and key != way[depth]
             if beside or (depth == len(way) and not isinstance(value, Tensor)):
-                yield f"{'.'.join((*way[:depth], key))} ({_named(value)})"
+                yield f"{shown('.'.join((*way[:depth], key)))} ({_named(value)})"
 
 
 def _way(content: Any, path: str) -> tuple[str, ...]:

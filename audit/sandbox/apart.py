@@ -71,11 +71,11 @@ def run_apart(
         SubjectError: when the process failed, ran out of memory or time, or crashed.
         UnsafeArtefactError: when it did what is forbidden, or answered with something else than it should.
     """
-    found = protections()
+    found, name = protections(), failures.one_line(source.name)
     if not found.limits or (code and not found.hold_code):
         raise PrerequisiteError(
             f"Expected a system that can cut a process off from network, files and programs, got {sys.platform} with "
-            f"{found} in force. Nothing of {source.name} was loaded. Run it on Linux (x86_64, aarch64) with seccomp."
+            f"{found} in force. Nothing of {name} was loaded. Run it on Linux (x86_64, aarch64) with seccomp."
         )
     with source.open("rb") as opened, _new(folder / TENSORS) as tensors, _new(folder / ANSWER) as answer:
         descriptors = tuple(stream.fileno() for stream in (opened, tensors, answer))
@@ -89,12 +89,12 @@ def run_apart(
             "calls": found.calls,
             "files": found.files,
         }
-        status, said = _run(json.dumps(request), folder, descriptors, limits, source.name)
+        status, said = _run(json.dumps(request), folder, descriptors, limits, name)
     if status != 0:
-        raise failures.ended(status, said, limits, source.name)
+        raise failures.ended(status, said, limits, name)
     answer = _read_answer(folder / ANSWER, limits.message_bytes)
     if not isinstance(answer, dict) or "message" not in answer:
-        raise failures.answered(answer, limits, source.name, code=code)
+        raise failures.answered(answer, limits, name, code=code)
     return Answer(answer["message"], folder / TENSORS, said, found)
 
 

@@ -61,7 +61,7 @@ def answered(answer: object, limits: Limits, name: str, *, code: bool) -> AuditE
         return UnsafeArtefactError(
             f"Expected a list of tensors from the process that read {name}, got something else. Ask whoever made it."
         )
-    kind, text = clean(str(error.get("type"))), clean(str(error.get("text")))
+    kind, text = one_line(str(error.get("type"))), one_line(str(error.get("text")))
     if kind == NOT_LOCKED:
         return PrerequisiteError(
             f"Expected to shut off the process that reads {name}, got {text}. Nothing of it was loaded. Run this on "
@@ -75,6 +75,11 @@ def answered(answer: object, limits: Limits, name: str, *, code: bool) -> AuditE
 def clean(text: str) -> str:
     """Without control characters: what a stranger's code prints may hold commands for the terminal."""
     return "".join(sign if sign in "\n\t" or sign.isprintable() else "\ufffd" for sign in text)
+
+
+def one_line(text: str) -> str:
+    """The same without line breaks: no line of it can look like one of ours."""
+    return " ".join(clean(text).split())
 
 
 def _mishap(kind: str, text: str, limits: Limits, name: str, *, code: bool) -> AuditError:

@@ -39,6 +39,7 @@ class Examination:
     referred: set[Path] = field(default_factory=set)
     looked: Counter[str] = field(default_factory=Counter)
     _found: dict[Finding, None] = field(default_factory=dict)
+    _counts: Counter[str] = field(default_factory=Counter)
     _spent: Counter[str] = field(default_factory=Counter)
     _until: float = 0.0
     _dropped: int = 0
@@ -122,21 +123,19 @@ class Examination:
         return in_words(self.looked)
 
     def _record(self, where: str, code: str, severity: Severity, text: str) -> None:
+        """Keeps a finding; where there is no room, in place of a milder one, so that a flood of notes hides nothing."""
+        full = len(self._found) >= self.limits.findings
+        milder = [worse for worse in SEVERITIES[SEVERITIES.index(severity) + 1 :] if self._counts[worse]]
+        if full and not milder:
+            self._dropped += 1
+            return
         finding = Finding(where, code, severity, printable(text))
         if finding in self._found:
             return
-        if len(self._found) < self.limits.findings:
-            self._found[finding] = None
-        elif severity == "note" or not self._replace_milder(finding):
+        if full:
+            given_up = next(kept for kept in self._found if kept.severity == milder[-1])
+            del self._found[given_up]
+            self._counts[given_up.severity] -= 1
             self._dropped += 1
-
-    def _replace_milder(self, finding: Finding) -> bool:
-        """Whether a milder finding could be given up for this one, so that a flood of notes hides nothing."""
-        rank = SEVERITIES.index(finding.severity)
-        milder = next((kept for kept in self._found if SEVERITIES.index(kept.severity) > rank), None)
-        if milder is None:
-            return False
-        del self._found[milder]
-        self._dropped += 1
         self._found[finding] = None
-        return True
+        self._counts[severity] += 1

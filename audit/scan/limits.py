@@ -14,7 +14,7 @@ class Limits:
         members: of all archives in a file together.
         member_ratio: how many times its stored size a member may expand to; beyond is a bomb.
         ratio_from_bytes: members that expand to less are no bomb, whatever the ratio: arrays of zeros compress well.
-        member_bytes: the largest compressed member that is unpacked, in memory; half as much with each level of nesting.
+        member_bytes: the largest compressed member that is unpacked, in memory; half as much a level deeper.
             Stored members are read in place, whatever their size.
         expanded_bytes: of all that is unpacked together.
         pickle_opcodes: followed in all pickles together; about five seconds.

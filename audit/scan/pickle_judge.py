@@ -12,8 +12,8 @@ from audit.scan.examination import Examination
 from audit.scan.globals_allowed import ALLOWED, Use
 from audit.scan.globals_dangerous import danger_of
 from audit.scan.parts import Part
+from audit.scan.pickle_bytes import Blob
 from audit.scan.pickle_machine import Container, Global, Made, Stored
-from audit.scan.pickle_opcodes import Blob
 
 LARGEST_FILLING = 1 << 28
 """A number beyond, given to what makes bytes or an array of that size, is meant to fill the memory."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from audit.scan.pickle_opcodes import Blob, Broken, OpcodeReader
+from audit.scan.pickle_bytes import Blob, Broken
+from audit.scan.pickle_opcodes import OpcodeReader
 
 
 @dataclass(frozen=True, slots=True, eq=False)

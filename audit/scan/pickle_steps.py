@@ -6,8 +6,9 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
+from audit.scan.pickle_bytes import Blob, Broken
 from audit.scan.pickle_machine import NUMBER, Container, Global, Made, PickleMachine, Stored, Watcher
-from audit.scan.pickle_opcodes import Blob, Broken, OpcodeReader
+from audit.scan.pickle_opcodes import OpcodeReader
 
 MOST_KEPT = 8
 """Contents of a list that are kept, to be shown."""

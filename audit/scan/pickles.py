@@ -11,9 +11,10 @@ from audit.scan.examination import Examination, OverLimit
 from audit.scan.kinds import Kind, kind_of_head
 from audit.scan.limits import LIMITS, Limits
 from audit.scan.parts import Part
+from audit.scan.pickle_bytes import Blob, Broken, Ended
 from audit.scan.pickle_judge import PLAIN, TORCH, Dialect, PickleJudge
 from audit.scan.pickle_machine import Global
-from audit.scan.pickle_opcodes import Blob, Broken, Ended, OpcodeReader
+from audit.scan.pickle_opcodes import OpcodeReader
 from audit.scan.pickle_steps import follow
 from audit.scan.report import Finding
 

@@ -94,6 +94,8 @@ def printable(text: str, most: int = LONGEST_TEXT) -> str:
     A lone surrogate, a terminal command and a letter that turns the direction of writing are all escaped.
     """
     cut = text[:most] + ("..." if len(text) > most else "")
+    if cut.isprintable():
+        return cut
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in cut)
 
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from audit.adapters.onnx import OnnxModel
+from audit.adapters.onnx_modules import Slice
 from audit.adapters.onnx_reading import MOST_BYTES, objection, read_model
 from audit.adapters.onnx_rewrite import in_float32, in_inference_mode, with_free_batch, with_output
 from audit.adapters.onnx_runtime import Session
-from audit.adapters.onnx_shapes import Slice
 from audit.adapters.onnx_torch import ConversionError, conversions
 from audit.errors import PrerequisiteError, SubjectError, UnsafeArtefactError
 from tests.onnx_files import Graph, nchw, onnx, random_images, runtime_scores

@@ -199,7 +199,7 @@ def test_training_mode_that_is_baked_in_is_said(tmp_path: Path) -> None:
     said = "was compiled in training mode and cannot be switched: 1 batch_norm, 1 dropout behave as in training"
     trained = small().train()
     traced = load(script(tmp_path, lambda: torch.jit.trace(trained, images(4), check_trace=False)))
-    exported = load(export(tmp_path, images(4), **FREE))
+    exported = load(export(tmp_path, trained, images(4), **FREE))
     for loaded in (traced, exported):
         assert any(said in note for note in loaded.notes)
         assert not torch.equal(loaded.subject.logits(images(4)), loaded.subject.logits(images(4)))
