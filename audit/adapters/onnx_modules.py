@@ -96,3 +96,21 @@ class Split(nn.Module):
     def forward(self, values: Tensor) -> tuple[Tensor, ...]:
         """The parts."""
         return torch.split(values, self.sizes, dim=self.axis)
+
+
+class Pad(nn.Module):
+    """Pad with zeros by known numbers.
+
+    Args:
+        before: along each axis.
+        after: along each axis.
+    """
+
+    def __init__(self, before: Sequence[int], after: Sequence[int]) -> None:
+        super().__init__()
+        pairs = list(zip(before, after, strict=True))
+        self.widths = [width for pair in reversed(pairs) for width in pair]
+
+    def forward(self, values: Tensor) -> Tensor:
+        """The padded values."""
+        return nn.functional.pad(values, self.widths)

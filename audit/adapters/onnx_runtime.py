@@ -15,14 +15,16 @@ What is walled off, how it was seen, and the test in tests/audit/adapters/test_o
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from audit.adapters.onnx import OnnxModel, first_line, missing_package
+from audit.adapters.onnx import OnnxModel, first_line, missing_package, onnx_package
 from audit.errors import SubjectError
 
 SILENT = 4
@@ -60,20 +62,7 @@ class Session:
         """
         if self._session is not None:
             return
-        package = _package()
-        options = package.SessionOptions()
-        options.log_severity_level = SILENT
-        options.intra_op_num_threads = torch.get_num_threads()
-        options.inter_op_num_threads = 1
-        options.use_deterministic_compute = True
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        try:
-            self._session = package.InferenceSession(self.content, options, providers=["CPUExecutionProvider"])
-        except Exception as error:
-            raise SubjectError(
-                f"Expected a graph that onnxruntime {package.__version__} can run, got from {self.name}: "
-                f"{first_line(error)}. Export it again with standard operators."
-            ) from None
+        self._session = _opened(self.content, self.name, _options())
 
     def run(self, images: npt.NDArray[np.generic]) -> dict[str, Any]:
         """Outputs by name, for an input that is cast to the graph's type.
@@ -92,6 +81,42 @@ class Session:
                 "Say what an image is with ?input=CxHxW, such as ?input=3x32x32, or with --preprocess .../size=HxW."
             ) from None
         return dict(zip(self.outputs, results, strict=True))
+
+
+def with_constants_folded(model: OnnxModel, name: str) -> OnnxModel:
+    """The same model after the runtime's basic rewriting: what follows from constants and fixed sizes is worked out.
+
+    Raises:
+        SubjectError: when the runtime cannot open the model.
+    """
+    options = _options()
+    options.graph_optimization_level = _package().GraphOptimizationLevel.ORT_ENABLE_BASIC
+    with tempfile.TemporaryDirectory(prefix="audit-onnx-") as folder:
+        path = Path(folder) / "model.onnx"
+        options.optimized_model_filepath = str(path)
+        _opened(model.to_bytes(), name, options)
+        return OnnxModel(onnx_package().load_model_from_string(path.read_bytes()), model.external)
+
+
+def _options() -> Any:
+    options = _package().SessionOptions()
+    options.log_severity_level = SILENT
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.inter_op_num_threads = 1
+    options.use_deterministic_compute = True
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def _opened(content: bytes, name: str, options: Any) -> Any:
+    package = _package()
+    try:
+        return package.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise SubjectError(
+            f"Expected a graph that onnxruntime {package.__version__} can run, got from {name}: "
+            f"{first_line(error)}. Export it again with standard operators."
+        ) from None
 
 
 def _package() -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from audit.adapters.onnx_modules import Number, Slice, Split, Squeeze, ToShape
+from audit.adapters.onnx_modules import Number, Pad, Slice, Split, Squeeze, ToShape
 
 MOST_NUMBERS = 64
 MOST_HELD = 2**20
@@ -194,6 +194,15 @@ def _split(node: fx.Node, module: Any, known: _Known, images: fx.Node) -> _Made:
     return None if fixed is None or not isinstance(values, fx.Node) else (Split(fixed, module.axis), (values,))
 
 
+def _pad(node: fx.Node, module: Any, known: _Known, images: fx.Node) -> _Made:
+    values, widths = node.args if len(node.args) == 2 and not node.kwargs else (None, None)
+    fixed = _fixed(widths, known)
+    if fixed is None or module.mode != "constant" or not isinstance(values, fx.Node):
+        return None
+    middle = len(fixed) // 2
+    return Pad(fixed[:middle], fixed[middle:]), (values,)
+
+
 def _fixed(node: Any, known: _Known) -> list[int] | None:
     """Numbers that are the same for any number of images."""
     numbers = known.get(node) if isinstance(node, fx.Node) else None
@@ -207,4 +216,5 @@ _REPLACEMENTS: dict[str, Callable[[fx.Node, Any, _Known, fx.Node], _Made]] = {
     "OnnxSlice": _slice,
     "OnnxSqueezeDynamicAxes": _squeeze,
     "OnnxSplit13": _split,
+    "OnnxPadDynamic": _pad,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from audit.adapters.onnx import OnnxModel, first_line
 from audit.adapters.onnx_rewrite import dtypes, in_float32, with_free_batch
-from audit.adapters.onnx_runtime import Session
+from audit.adapters.onnx_runtime import Session, with_constants_folded
 from audit.adapters.onnx_torch import ConversionError, conversions
 from audit.api import Access
 from audit.errors import SubjectError
@@ -77,7 +78,7 @@ def observe_runtime(model: OnnxModel, layout: Layout, shape: Shape, file: str) -
     if layout.batch is None:
         return _observe_free(model, original, layout, inputs, alone)
     together = scores_of(original, inputs)
-    for freed in with_free_batch(model) if layout.batch != NO_BATCH else ():
+    for freed in _freed(model, file) if layout.batch != NO_BATCH else ():
         network = _assembled(BlackBox(Session(freed, file)), layout, None)
         if _agreement(network, inputs, alone, together):
             note = f"the graph's batch of {layout.batch} is freed; its scores stay the same"
@@ -114,6 +115,12 @@ def find_way(observed: Observed, form: str, file: str) -> Way:
     network = _assembled(BlackBox(Session(model, file)), observed.layout, batch)
     why = f"{file} is run by onnxruntime as a black box, without gradients and weights: {reason}"
     return Way(network, BLACK_BOX, why, (f"its initialisers hold {model.numbers:,} numbers",))
+
+
+def _freed(model: OnnxModel, file: str) -> Iterator[OnnxModel]:
+    """Attempts to free the batch of the graph as it is, then of the graph with its constants worked out."""
+    yield from with_free_batch(model)
+    yield from with_free_batch(with_constants_folded(model, file))
 
 
 def _observe_free(

@@ -39,7 +39,8 @@ def resolve(
     if form == "auto":
         steps = _overridden(declared or Steps(), steps)
         if declared is None:
-            notes.append("nothing declares a preprocessing: pixels in [0, 1] go in as they are, at their native size")
+            at_size = "at their native size" if fixed is None else "at the size of the model's input"
+            notes.append(f"nothing declares a preprocessing: pixels in [0, 1] go in as they are, {at_size}")
     if fixed is not None and steps.resize is None and steps.crop is None:
         steps = dataclasses.replace(steps, resize=fixed, origin=f"{steps.origin}, size of the model's input")
     normalisation = _normalisation(steps, channels, notes)

@@ -80,7 +80,7 @@ def preprocessing_selftest(
         other = split if geometry == loaded.preprocessing.geometry else make_split(geometry).first(n)
         try:
             results[alternative.name] = _correct(model, other, loaded.subject.device, batch_size)
-        except RuntimeError as error:
+        except Exception as error:  # networks and guards of compiled programs raise any kind
             if isinstance(error, torch.OutOfMemoryError) or geometry == loaded.preprocessing.geometry:
                 raise
             continue  # the network does not take images of the native size

@@ -121,10 +121,10 @@ def _run(request: str, folder: Path, descriptors: tuple[int, ...], limits: Limit
     except TimeoutError:
         raise failures.endless(limits, name) from None
     finally:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.kill()
-        process.wait()
+        if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
         assert process.stdout is not None
         process.stdout.close()
 

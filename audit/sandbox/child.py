@@ -110,6 +110,8 @@ def _give_up_privileges(parent: int) -> None:
     library.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         raise RuntimeError("the parent has ended")
+    if len(os.listdir("/proc/self/task")) != 1:  # noqa: PTH208 - names are enough
+        raise RuntimeError("threads run already, which Landlock would leave out")
     library.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     if library.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "privileges could not be given up")

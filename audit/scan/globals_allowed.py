@@ -87,11 +87,11 @@ _OF_NUMPY = {
     },
 }
 _OF_PYTHON = {
-    **dict.fromkeys(("builtins.bytes", "builtins.frozenset", "builtins.slice"), Use.CLASS),
+    **dict.fromkeys(("builtins.bytes", "builtins.frozenset", "builtins.object", "builtins.slice"), Use.CLASS),
     **dict.fromkeys(("collections.defaultdict", "collections.deque"), Use.CLASS),
     **{
         f"builtins.{name}": Use.VALUE
-        for name in ("bool", "dict", "float", "int", "list", "object", "str", "tuple", "type", "NoneType")
+        for name in ("bool", "dict", "float", "int", "list", "str", "tuple", "type", "NoneType")
     },
 }
 

@@ -56,6 +56,11 @@ LOADING_OPERATORS = {
 MOST_ELEMENTS = 1 << 48
 MOST_DIMENSIONS = 64
 MOST_NAMES = 10_000
+GRAPH_FIELD = 7
+TOP_FIELDS = frozenset((1, 2, 3, 4, 5, 6, 8, 14, 20, 25, 26))
+MOST_TOP_FIELDS = 10_000
+NEWEST_OPSET = 28
+"""Of onnx 1.23."""
 
 
 @dataclass
@@ -84,13 +89,15 @@ class Seen:
     """What a whole model uses.
 
     Attributes:
-        declared: domains of operators, as imported.
+        graphs: how many there are, nested ones among them.
+        declared: domains of operators, and the version of each, as imported.
         used: domain to the operators that nodes name.
         defined: operators that the model defines itself, as (domain, name).
         training: whether it says how to train it.
     """
 
-    declared: dict[str, None] = field(default_factory=dict)
+    graphs: int = 0
+    declared: dict[str, int] = field(default_factory=dict)
     used: dict[str, dict[str, None]] = field(default_factory=dict)
     defined: dict[tuple[str, str], None] = field(default_factory=dict)
     training: bool = False
@@ -114,6 +121,8 @@ def check_onnx(part: Part, exam: Examination) -> None:
                 continue
             done = waiting.pop()
             _finish(part, done, waiting[-1] if waiting else None, seen, exam)
+        if not seen.graphs:
+            exam.unexamined(part.where, "onnx-no-graph", "has no graph, so that it may be something else than a model")
     except BadWire as problem:
         exam.unexamined(part.where, "onnx-damaged", f"is an ONNX model that is truncated or damaged: it {problem}")
     _conclude(part, seen, exam)
@@ -129,6 +138,8 @@ def _step(reader: WireReader, message: Message, exam: Examination) -> Message | 
             return Message(inner[found.number], reader.fields(found.at, found.at + found.value))
         if found.wire == LENGTH and found.number in texts:
             message.texts[found.number] = reader.text(found)
+        elif message.kind == "opset" and found.number == 2:
+            message.numbers[2] = [found.value]
         elif message.kind == "tensor":
             if found.wire == VARINT or found.number == 1:
                 kept = message.numbers.setdefault(found.number, [])
@@ -140,12 +151,14 @@ def _step(reader: WireReader, message: Message, exam: Examination) -> Message | 
 def _finish(part: Part, message: Message, outer: Message | None, seen: Seen, exam: Examination) -> None:
     texts = message.texts
     if message.kind == "opset":
-        _add(seen.declared, texts.get(1, ""))
+        _add(seen.declared, texts.get(1, ""), message.numbers.get(2, [0])[0])
     elif message.kind == "node":
         _add(seen.used, texts.get(7, ""), {})
         _add(seen.used[texts.get(7, "")], texts.get(4, ""))
     elif message.kind == "function":
         _add(seen.defined, (texts.get(10, ""), texts.get(1, "")))
+    elif message.kind == "graph":
+        seen.graphs += 1
     elif message.kind == "training":
         seen.training = True
     elif message.kind == "external" and outer is not None:
@@ -193,7 +206,24 @@ def _conclude(part: Part, seen: Seen, exam: Examination) -> None:
         listed = ", ".join(printable(name, 60) for name in foreign[:5])
         said = f"uses operators of {quoted(domain, 80)} ({listed}), which need a library of native code"
         exam.code(part.where, "onnx-operators", said)
+    newest = seen.declared.get("", 0)
+    if newest > NEWEST_OPSET:
+        said = f"needs operators of version {newest:,}; the newest that is known here is {NEWEST_OPSET}"
+        exam.note(part.where, "onnx-opset", said)
     if seen.defined:
         exam.note(part.where, "onnx-functions", f"defines {len(seen.defined):,} operators of its own out of others")
     if seen.training:
         exam.note(part.where, "onnx-training", "says how to train it, too, which nothing here uses")
+
+
+def is_onnx(part: Part) -> bool:
+    """Whether a file is fields of a model from its first byte to its last, in whatever order, and one is a graph."""
+    found: set[int] = set()
+    try:
+        for count, top in enumerate(WireReader(part).fields(0, part.size)):
+            found.add(top.number)
+            if count > MOST_TOP_FIELDS or (top.number == GRAPH_FIELD and top.wire != LENGTH):
+                return False
+    except BadWire:
+        return False
+    return GRAPH_FIELD in found and (found - {GRAPH_FIELD}) <= TOP_FIELDS

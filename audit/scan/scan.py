@@ -19,10 +19,15 @@ from audit.scan.sniffing import kind_of, kind_of_part
 VERSION_CONTROL = ".git"
 
 
-def scan_file(path: Path, limits: Limits = LIMITS) -> FileReport:
+def scan_file(path: Path, limits: Limits = LIMITS, *, read_as: Kind | None = None) -> FileReport:
     """What a file holds that loading it would act on. Nothing of it is run, imported or unpickled.
 
     A folder's report holds the findings of all files in it.
+
+    Args:
+        path: of a file or folder.
+        limits: how far to go.
+        read_as: the kind as which it will be read, whatever it looks like; it is examined as that, too.
 
     Raises:
         OSError: when nothing is at the path.
@@ -34,7 +39,7 @@ def scan_file(path: Path, limits: Limits = LIMITS) -> FileReport:
     if path.is_symlink():
         said = f"is a symbolic link to {printable(str(path.readlink()))}; what lies there was examined"
         exam.note(_name(path), "symlink", said)
-    return _examined(path, _name(path), exam)
+    return _examined(path, _name(path), exam, read_as=read_as)
 
 
 def scan_paths(paths: Iterable[Path], limits: Limits = LIMITS) -> Iterator[FileReport]:
@@ -94,7 +99,9 @@ def _of_entry(path: Path, root: Path, limits: Limits, *, referred: bool = False)
     return _examined(path, where, exam, referred=referred), exam
 
 
-def _examined(path: Path, where: str, exam: Examination, *, referred: bool = False) -> FileReport:
+def _examined(
+    path: Path, where: str, exam: Examination, *, referred: bool = False, read_as: Kind | None = None
+) -> FileReport:
     kind, size = Kind.UNKNOWN, 0
     try:
         kind = Kind.SPECIAL if not path.is_file() else kind
@@ -106,6 +113,8 @@ def _examined(path: Path, where: str, exam: Examination, *, referred: bool = Fal
                 part = part_of(path, stream, where, referred=referred)
                 kind = kind_of_part(part)
                 examine(exam, part, kind)
+                if read_as not in (None, kind):
+                    examine(exam, part, read_as)
     except OSError as problem:
         exam.unexamined(where, "unreadable", f"cannot be read: {problem.strerror or problem}")
     return FileReport(path, kind, size, exam.looked_at(), exam.findings(), exam.complete)

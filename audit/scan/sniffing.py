@@ -7,6 +7,7 @@ from pathlib import Path
 
 from audit.scan.compressed import is_compressed
 from audit.scan.kinds import PYTHON_LINE, Kind, kind_of_head, kind_of_members
+from audit.scan.onnx_models import is_onnx
 from audit.scan.parts import Part, part_of
 from audit.scan.pickles import calls_something
 from audit.scan.zip_directory import BadZip, entries, find_end
@@ -35,19 +36,23 @@ def kind_of(path: Path) -> Kind:
 
 def kind_of_part(part: Part) -> Kind:
     """The kind of a file, or of a member of an archive."""
-    head = part.head()
-    kind = kind_of_head(head)
+    kind = kind_of_head(part.head())
     if kind is Kind.ZIP:
         return _kind_of_zip(part)
     if kind is Kind.TAR:
         return _kind_of_tar(part)
-    if kind in _WEAK and calls_something(part):
+    return _by_content(part, kind) if kind in _WEAK else kind
+
+
+def _by_content(part: Part, kind: Kind) -> Kind:
+    """Where the first bytes prove little: what a reader that does not look at them would make of the whole."""
+    if calls_something(part):
         return Kind.PICKLE
+    if kind in (Kind.UNKNOWN, Kind.TEXT) and is_onnx(part):
+        return Kind.ONNX
     if kind is Kind.UNKNOWN and is_compressed(part):
         return Kind.COMPRESSED
-    if kind is Kind.TEXT and PYTHON_LINE.search(head):
-        return Kind.PYTHON
-    return kind
+    return Kind.PYTHON if kind is Kind.TEXT and PYTHON_LINE.search(part.head()) else kind
 
 
 def _kind_of_zip(part: Part) -> Kind:

@@ -31,9 +31,9 @@ NOT_READ = dict.fromkeys(("weights", "bare", "convert"), (2, 4))
 """A container that weights are never read from: a message that says so is as good as a refusal."""
 
 
-def add_pickles(corpus: Corpus) -> None:
-    """All of them."""
-    _payloads(corpus)
+def add_pickles(corpus: Corpus, without: tuple[str, ...] = ()) -> None:
+    """All of them, but for some payloads."""
+    _payloads(corpus, without)
     _protocols(corpus)
     _within_checkpoints(corpus)
     _legacy(corpus)
@@ -42,9 +42,11 @@ def add_pickles(corpus: Corpus) -> None:
     _damaging(corpus)
 
 
-def _payloads(corpus: Corpus) -> None:
+def _payloads(corpus: Corpus, without: tuple[str, ...]) -> None:
     """Each payload alone, and in a file of torch among real tensors."""
     for place, (kind, payload) in enumerate(PAYLOADS.items()):
+        if kind in without:
+            continue
         protocol = payload.protocols[place % len(payload.protocols)]
         site = corpus.site(f"pickle-{kind}")
         corpus.add(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests import tiny_transformers
 from tests.audit.cli import command
 from tests.programs import FREE, coloured, export, images, script, trained
 
@@ -55,6 +56,38 @@ def test_a_whole_audit_equals_that_of_the_same_network(tmp_path: Path, monkeypat
         assert {key: found[key] for key in exact} == {key: expected[key] for key in exact}
         for key, value in expected.items():
             assert found[key] == pytest.approx(value, rel=1e-3, abs=1e-4), key
+
+
+@pytest.mark.parametrize("kind", ["hf", "export"])
+def test_a_network_of_one_size_on_images_of_another(tmp_path: Path, monkeypatch, capsys, kind: str) -> None:
+    """Whatever such a network raises for images of their native size, the audit goes on."""
+    pytest.importorskip("transformers")
+    pixels, labels = coloured(60)
+    np.savez(tmp_path / "data.npz", images=(pixels * 255).byte().numpy(), labels=labels.numpy())
+    vit = tiny_transformers.network("ViT")
+    spec = (
+        tiny_transformers.save(vit, tmp_path / "vit")
+        if kind == "hf"
+        else export(tmp_path, Logits(vit), images(2, 3, 32))
+    )
+    words = ["--model", spec, "--data", f"npz:{tmp_path / 'data.npz'}", "--allow-code", "--threads", "1"]
+    ended = command.audit(monkeypatch, capsys, "run", *words, "--probe", "accuracy", "--out", tmp_path / "run")
+    assert ended.code == 0, ended.err
+    assert "pixels in [0, 1] go in as they are, at the size of the model's input" in ended.err + ended.out
+    record = json.loads((tmp_path / "run/results.json").read_text())
+    assert record["subject"]["input_shape"] == [3, 32, 32]
+    assert bool(record["trust_exceptions"]) == (kind == "export")
+
+
+class Logits(torch.nn.Module):
+    """The logits alone of a network of transformers."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.network(x).logits
 
 
 def _folder(path: Path) -> Path:

@@ -11,9 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from audit.errors import PrerequisiteError, SubjectError, UnsafeArtefactError
+from audit.errors import AuditError, PrerequisiteError, SubjectError, UnsafeArtefactError
+from audit.loading import apart as loading
+from audit.loading.sniff import sniff
 from audit.sandbox import Limits, Protections, apart, protections, run_apart, seccomp, syscalls
+from audit.scan import Kind
 from tests.audit.loading.crimes import CRIMES, GIB, hostile, inside, outside
+from tests.hostile import hostile_files
 
 pytestmark = pytest.mark.skipif(
     not (protections().hold_code and protections().files), reason="this system has not both seccomp and Landlock"
@@ -240,6 +244,28 @@ def test_a_lock_that_does_not_shut_ends_it(tmp_path, monkeypatch):
     monkeypatch.setattr(apart.os, "getpid", lambda: 1)
     with pytest.raises(PrerequisiteError, match=r"to shut off the process .* the parent has ended"):
         answer_of(tmp_path, code=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", [False, True], ids=["placeholders", "code"])
+def test_the_hostile_corpus_gets_nowhere_though_nothing_scans_it(tmp_path, monkeypatch, code):
+    monkeypatch.setattr(loading, "refuse_dangerous", lambda *_, **__: None)
+    canary = tmp_path / "canary"
+    files = [file for file in hostile_files(tmp_path / "corpus", canary) if file.path.is_file()]
+    before, ends = set(tmp_path.rglob("*")), set()
+    for file in files:
+        try:
+            kind = sniff(file.path)
+            if code and kind is Kind.PICKLE:  # the others wait for torch each time
+                loading.read_by_running(file.path, kind, seconds=20)
+            elif not code:
+                loading.read_with_placeholders(file.path, seconds=20)
+            ends.add("read")
+        except AuditError as error:
+            ends.add(type(error).__name__)
+        assert not canary.exists(), file.name
+    assert set(tmp_path.rglob("*")) == before
+    assert ends == {"read", "SubjectError", "UnsafeArtefactError"}
 
 
 ALONE = """

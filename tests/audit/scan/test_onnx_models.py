@@ -193,3 +193,38 @@ def test_the_onnx_library_reads_what_was_found_quiet(tmp_path):
     content = model(initializers=[weights()]).SerializeToString()
     assert onnx.load_model(io.BytesIO(content)).graph.initializer[0].name == "w"
     assert scanned(tmp_path, content, "m.onnx").looked_at == ("1 ONNX model", "1 ONNX tensor")
+
+
+def test_fields_in_another_order(tmp_path):
+    """The wire format leaves the order open; a first byte is no proof of what a file is not."""
+    made = onnx.load_model(io.BytesIO(external("/etc/passwd")), load_external_data=False)
+    content = field(7, made.graph.SerializeToString()) + field(8, field(2, 17)) + field(1, 8)
+    onnx.load_model(io.BytesIO(content), load_external_data=False)
+    report = scanned(tmp_path, content, "m.onnx")
+    assert report.kind is Kind.ONNX
+    assert codes(report, "danger") == {"onnx-external-outside"}
+
+
+def test_a_model_under_the_first_bytes_of_something_else(tmp_path):
+    """What reads it as a model passes over an unknown field; who will do so can have it examined as one."""
+    content = b"\x89HDF\r\n\x1a\n" + bytes(2) + external("/etc/passwd")
+    onnx.load_model(io.BytesIO(content), load_external_data=False)
+    assert scanned(tmp_path, content, "m.onnx").kind is Kind.HDF5
+    report = scan_file(tmp_path / "m.onnx", read_as=Kind.ONNX)
+    assert codes(report, "danger") == {"onnx-external-outside"}
+
+
+def test_other_protocol_buffers_are_not_taken_for_models(tmp_path):
+    report = scanned(tmp_path, field(1, 1) + field(2, field(1, "saved model")), "saved_model.pb")
+    assert (codes(report), report.outcome) == ({"onnx-no-graph"}, "not examined")
+
+
+def test_operators_of_the_future_are_a_note(tmp_path):
+    report = scanned(tmp_path, model(opsets=[("", 99)]).SerializeToString(), "m.onnx")
+    assert codes(report) == {"onnx-opset"}
+
+
+def test_the_newest_version_of_operators_is_that_of_the_library():
+    from audit.scan.onnx_models import NEWEST_OPSET
+
+    assert onnx.defs.onnx_opset_version() == NEWEST_OPSET
