@@ -28,6 +28,7 @@ LARGE = 128
 IMAGES, IMAGES_IF_LARGE = 256, 192
 """Enough for the positive control of `calibration`; fewer where the side is above `LARGE`, as they take long."""
 BATCH = 32
+SMALL_SCALE, LAYER_SCALE = 0.01, 0.1
 SPREAD = 2.0
 """Standard deviation that logits are given over images: confidences of about 0.6."""
 WRONG_EVERY = 4
@@ -96,7 +97,10 @@ def modules() -> list[str]:
 
 
 def smallest_of(module: str) -> str:
-    """The model of fewest parameters among all that a timm module defines; built on the meta device, without memory."""
+    """The classifier of fewest parameters among all that a timm module defines.
+
+    Built on the meta device, so without memory. Bare encoders, which have no classes, do not count.
+    """
     import timm
 
     found = []
@@ -106,7 +110,8 @@ def smallest_of(module: str) -> str:
                 network = timm.create_model(name, num_classes=CLASSES)
         except Exception:  # a builder that needs numbers
             network = timm.create_model(name, num_classes=CLASSES)
-        found.append((sum(parameter.numel() for parameter in network.parameters()), name))
+        if hasattr(network, "get_classifier"):
+            found.append((sum(parameter.numel() for parameter in network.parameters()), name))
     return min(found)[1]
 
 
@@ -238,28 +243,43 @@ def prepare(candidate: Candidate, folder: Path) -> Files:
 
 
 def enliven(network: nn.Module, inputs: torch.Tensor) -> None:
-    """Makes an untrained network answer: batch-norm statistics of the images, and a last layer that spreads the logits.
+    """Makes an untrained network answer one way or another, as a trained one does.
 
-    The statistics are those of one pass over a batch; the last layer is scaled and shifted so that every logit has a
-    mean of about 0 and a standard deviation of about `SPREAD` over the images. Nothing else is changed.
+    - Layer scales that begin at nearly nothing, such as 1e-6, become 0.1: else every image looks the same to it.
+    - Batch norms take the statistics of one pass over a batch: else activations vanish or grow.
+    - The last layer is drawn anew, as some begin at zero, then scaled and shifted so that every logit has a mean of
+      about 0 and a standard deviation of about `SPREAD` over the images.
     """
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.numel() > 1 and parameter.min() == parameter.max() and 0 < abs(parameter.max()) <= SMALL_SCALE:
+                parameter.fill_(LAYER_SCALE)
+        _take_statistics(network, inputs[:BATCH])
+        generator = torch.Generator().manual_seed(SEED)
+        layers = last_layers(network)
+        for layer in layers:
+            drawn = torch.randn(layer.weight.shape, generator=generator)
+            layer.weight.copy_(drawn / layer.weight[0].numel() ** 0.5)
+        logits = network(inputs[:BATCH])
+        factor = SPREAD / logits.std(0).mean()
+        for layer in layers:
+            layer.weight.mul_(factor)
+            if layer.bias is not None:
+                layer.bias.sub_(logits.mean(0)).mul_(factor)
+
+
+def _take_statistics(network: nn.Module, inputs: torch.Tensor) -> None:
+    """Brings the running statistics of batch norms to those of a batch; the network is in eval mode afterwards."""
     norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the average of what is seen, in place of a slow approach
         norm.train()
-    with torch.no_grad():
-        network(inputs[:BATCH])
-        network.eval()
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        logits = network(inputs[:BATCH])
-        factor = SPREAD / logits.std(0).mean()
-        for layer in last_layers(network):
-            layer.weight.mul_(factor)
-            if layer.bias is not None:
-                layer.bias.sub_(logits.mean(0)).mul_(factor)
+    network(inputs)
+    network.eval()
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
 
 
 def last_layers(network: nn.Module) -> list[nn.Module]:

@@ -52,6 +52,7 @@ def all_seeds(folder: Path) -> dict[str, bytes]:
 
 def batch(seeds: dict[str, bytes], number: int, path: Path, log: Path) -> None:
     """Runs a batch in this process, a fork: what it is about to run is written down first."""
+
     def stop(*_: object) -> None:
         raise TooSlowError
 

@@ -6,6 +6,7 @@ Each function returns a changed copy. None of them is trusted: whoever rewrites 
 from __future__ import annotations
 
 import copy
+import math
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -40,13 +41,16 @@ def in_inference_mode(model: OnnxModel) -> tuple[OnnxModel, tuple[str, ...]]:
     Returns:
         The model, and notes on what was changed; those parts that others depend on are left as they are.
     """
+    changed = {"BatchNormalization": 0, "Dropout": 0}
+    if all(node.op_type not in changed for node in model.proto.graph.node):
+        return model, ()
     proto = copy.deepcopy(model.proto)
     read = {name for node in proto.graph.node for name in _reads(node)} | {out.name for out in proto.graph.output}
-    changed = {"BatchNormalization": 0, "Dropout": 0}
+    off = {name for name, tensor in _constants(proto.graph).items() if not _any(tensor)}
     for node in proto.graph.node:
         if node.domain not in STANDARD_DOMAINS or node.op_type not in changed or read & set(node.output[1:]):
             continue
-        if node.op_type == "Dropout" and len(node.input) > TRAINING_ARGUMENT:
+        if node.op_type == "Dropout" and not {"", *off} & set(node.input[TRAINING_ARGUMENT:] or ("",)):
             del node.input[TRAINING_ARGUMENT:]
             changed["Dropout"] += 1
         trained = [attribute for attribute in node.attribute if attribute.name == "training_mode" and attribute.i]
@@ -64,25 +68,23 @@ def in_inference_mode(model: OnnxModel) -> tuple[OnnxModel, tuple[str, ...]]:
 
 def in_float32(model: OnnxModel) -> OnnxModel:
     """All float16 and float64 tensors, types and casts become float32; the model itself where there are none."""
+    if not dtypes(model):
+        return model
     package = onnx_package()
     kinds = package.TensorProto
     others = {kinds.FLOAT16, kinds.DOUBLE}
     proto = copy.deepcopy(model.proto)
-    changed = False
     for tensor in messages(proto, "TensorProto"):
         if tensor.data_type in others:
             values = package.numpy_helper.to_array(tensor).astype(np.float32)
             tensor.CopyFrom(package.numpy_helper.from_array(values, tensor.name))
-            changed = True
     for value in messages(proto, "Tensor"):
         if value.elem_type in others:
             value.elem_type = kinds.FLOAT
-            changed = True
     for attribute in messages(proto, "AttributeProto"):
         if attribute.name in ("to", "dtype") and attribute.i in others:
             attribute.i = kinds.FLOAT
-            changed = True
-    return OnnxModel(proto, model.external) if changed else model
+    return OnnxModel(proto, model.external)
 
 
 def dtypes(model: OnnxModel) -> set[str]:
@@ -155,6 +157,11 @@ def _constants(graph: Any) -> dict[str, Any]:
         if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t"):
             found[node.output[0]] = node.attribute[0].t
     return found
+
+
+def _any(tensor: Any) -> bool:
+    """Whether one number is true; large tensors are not looked at."""
+    return math.prod(tensor.dims) > 1 or bool(onnx_package().numpy_helper.to_array(tensor).any())
 
 
 def _free_reshapes(graph: Any, fixed: int | None, leading: int) -> None:

@@ -1,6 +1,6 @@
 """onnx2torch (Kalgin et al. 2021, 1.5.15 read and run): an ONNX graph as a torch module, unverified.
 
-What is walled off, how it was seen, and the test in tests/audit/adapters/test_onnx.py that pins it:
+What is walled off, how it was seen, and the test in tests/audit/adapters/test_onnx_torch.py that pins it:
 
 - Names of nodes go unescaped into the Python source that torch.fx writes and runs, so that a file can run code as it
   is converted or called (run). Every node is renamed first. `test_node_names_cannot_run_code`.
@@ -8,7 +8,11 @@ What is walled off, how it was seen, and the test in tests/audit/adapters/test_o
   fails (run). Where the graph as it is fails, it is brought to opset 17, then also its composite operators are
   written out. `test_old_and_new_opsets_convert`.
 - Some conversions are not exact, which it says by a warning (read: Resize, pooling with ceil_mode). Warnings are
-  silenced, and whoever calls compares outputs with onnxruntime's. `test_onnx_model.py: test_wrong_conversion_...`.
+  silenced, and whoever calls compares outputs with onnxruntime's: `test_wrong_conversion_is_rejected` in
+  tests/audit/loading/test_onnx_black_box.py.
+- Weights that an exporter shares through Identity nodes are not found, and LayerNorm takes its shape from an input
+  whose shape may not be known (run, on torch's own exports). Such copies become weights, and shapes those of the
+  weights. tests/audit/loading/test_onnx_exports.py.
 - Weights of MatMul and Add become buffers (run); they are made parameters. `test_weights_are_parameters`.
 - It has no converter for If, Loop, quantised operators or those of com.microsoft: `ConversionError` names them.
   `test_unsupported_operators_are_named`.

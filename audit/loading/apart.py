@@ -110,7 +110,7 @@ def _most_bytes(size: int) -> int:
 def _read(
     path: Path, function: str, argument: Mapping[str, object], limits: Limits, *, code: bool
 ) -> tuple[Answer, object]:
-    refuse_dangerous(path, harmless=_is_storage_by_value)
+    refuse_dangerous(path, harmless=is_storage_by_value)
     told = {**argument, "name": shown(path.name), "most_bytes": _most_bytes(path.stat().st_size)}
     with tempfile.TemporaryDirectory(prefix="trust-audit-") as folder:
         answer = run_apart(function, told, source=path, folder=Path(folder), limits=limits, code=code)
@@ -124,7 +124,7 @@ def _read(
             ) from None
 
 
-def _is_storage_by_value(finding: Finding) -> bool:
+def is_storage_by_value(finding: Finding) -> bool:
     """How a tensor lies in a plain pickle: a torch file within, which is scanned as well, and read in the same way."""
     return re.match(r"(names|calls) `torch\.storage\._load_from_bytes`( with|, which)", finding.text) is not None
 

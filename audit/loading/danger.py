@@ -6,16 +6,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 from audit.errors import UnsafeArtefactError
-from audit.scan import Finding, scan_file, scan_paths
+from audit.loading.sources import shown
+from audit.scan import Finding, Kind, scan_file, scan_paths
 
 MOST_NAMED = 3
+REMEDY = (
+    "No flag lifts this, since no checkpoint needs it. Two safe ways on: have the tensors alone saved where it was "
+    "made (safetensors.torch.save_file); or take the file from its first source and compare its sha256."
+)
 
 
 def refuse_dangerous(
     path: Path,
     *,
-    remedy: str = "Ask whoever made it, or make it again from its source.",
+    remedy: str = REMEDY,
     harmless: Callable[[Finding], bool] = lambda finding: False,
+    read_as: Kind | None = None,
 ) -> None:
     """Goes on when the static scan of a file or folder finds nothing dangerous; what is merely code is let through.
 
@@ -23,14 +29,15 @@ def refuse_dangerous(
         path: of the file or folder.
         remedy: the end of the message.
         harmless: tells findings that the caller's way of reading makes so.
+        read_as: the kind as which a file will be read, whatever it looks like.
 
     Raises:
         UnsafeArtefactError: naming the file, the first findings, and what to do.
     """
-    _refuse(path, ("danger",), remedy, harmless)
+    _refuse(path, ("danger",), remedy, harmless, read_as)
 
 
-def refuse_unsafe(path: Path, *, remedy: str = "Ask whoever made it, or make it again from its source.") -> None:
+def refuse_unsafe(path: Path, *, remedy: str = REMEDY) -> None:
     """The same where nothing of the file may run at all: code is refused too.
 
     Raises:
@@ -40,9 +47,13 @@ def refuse_unsafe(path: Path, *, remedy: str = "Ask whoever made it, or make it 
 
 
 def _refuse(
-    path: Path, severities: tuple[str, ...], remedy: str, harmless: Callable[[Finding], bool] = lambda finding: False
+    path: Path,
+    severities: tuple[str, ...],
+    remedy: str,
+    harmless: Callable[[Finding], bool] = lambda finding: False,
+    read_as: Kind | None = None,
 ) -> None:
-    reports = list(scan_paths([path])) if path.is_dir() else [scan_file(path)]
+    reports = list(scan_paths([path])) if path.is_dir() else [scan_file(path, read_as=read_as)]
     found = [
         finding
         for report in reports
@@ -54,6 +65,6 @@ def _refuse(
     named = "; ".join(f"{finding.where}: {finding.text}" for finding in found[:MOST_NAMED])
     more = f"; and {len(found) - MOST_NAMED} more (audit scan lists them)" if len(found) > MOST_NAMED else ""
     raise UnsafeArtefactError(
-        f"Expected a file that can be loaded without harm, got {path.name}: {named}{more}. "
+        f"Expected a file that can be loaded without harm, got {shown(path.name)}: {named}{more}. "
         f"Nothing of it was loaded. {remedy}"
     )

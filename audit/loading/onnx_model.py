@@ -23,6 +23,7 @@ from audit.loading.onnx_ways import find_way, observe_runtime
 from audit.loading.preprocess_choice import Shape
 from audit.loading.preprocess_option import parse_option
 from audit.loading.weights import digest_of
+from audit.scan import Kind
 
 ARGUMENTS = ("input", "output", "as")
 FORMS = ("", "torch", "blackbox")
@@ -66,7 +67,7 @@ def build_onnx(spec: ModelSpec, request: ModelRequest, native_shape: Shape | Non
     path = Path(spec.target).expanduser()
     if not path.is_file():
         raise SubjectError(f"Expected an ONNX file, got {path}, which is no file. Correct the path.")
-    refuse_dangerous(path)
+    refuse_dangerous(path, read_as=Kind.ONNX)
     model, notes = _runnable(read_model(path), path.name)
     port = _image_input(model, path.name)
     layout = find_layout(port, wishes.shape, native_shape, path.name)

@@ -20,7 +20,8 @@ import safetensors.torch
 import torch
 
 from audit.errors import SubjectError, UnsafeArtefactError
-from audit.loading.apart import read_with_placeholders
+from audit.loading.apart import is_storage_by_value, read_with_placeholders
+from audit.loading.danger import refuse_dangerous
 from audit.loading.sniff import CODE, FORMATS, WeightsFormat, needs_code, sniff, truncated, two_ways_on
 from audit.loading.sources import shown
 from audit.scan import Kind
@@ -65,6 +66,7 @@ def read_weights(path: Path, *, allow_pickle: bool = False) -> WeightsFile:
             run.
     """
     kind = sniff(path)
+    refuse_dangerous(path, harmless=is_storage_by_value)
     digest = digest_of(path)
     try:
         return WeightsFile(path, FORMATS[kind], digest, read_plainly(path, kind))

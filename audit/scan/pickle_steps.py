@@ -172,8 +172,12 @@ def _build(machine: PickleMachine, _: Any) -> None:
 
 
 def _persistent(machine: PickleMachine, key: Any) -> None:
+    """A storage; or the class of a module with its source, which torch before 1.6 hands back as the class."""
     machine.watch.stored(key)
-    machine.push(Stored(key))
+    is_class = (
+        isinstance(key, tuple) and len(key) > 1 and key[0] in ("module", b"module") and isinstance(key[1], Global)
+    )
+    machine.push(key[1] if is_class else Stored(key))
 
 
 def _persistent_of_stack(machine: PickleMachine, _: Any) -> None:

@@ -114,6 +114,7 @@ def _flags(corpus: Corpus) -> None:
     for name, offset, value, why in (
         ("encrypted", 8, b"\x01\x00", "marked as encrypted, and is not"),
         ("method", 10, b"\x63\x00", "an unknown compression"),
+        ("version", 6, b"\xff\x00", "needs version 25.5 of zip"),
         ("crc", 16, b"\0\0\0\0", "a wrong checksum: zipfile stops, torch reads on"),
     ):
         corpus.add(
@@ -126,6 +127,13 @@ def _flags(corpus: Corpus) -> None:
             f"zip-{name}", ".pt", lambda site, method=method: torch_zip({"x": system(site)}, compression=method),
             f"members compressed by {name}", executes="members", codes=DISAGREEING,
         )  # fmt: skip
+    corpus.add(
+        "zip-name-not-utf8", ".pt",
+        lambda site: in_directory(
+            renamed(torch_zip({"x": system(site)}), CENTRAL, b"archive/\xff\xfe\x9b31m"), 8, b"\x00\x08"
+        ),
+        "a name that claims to be UTF-8 and is not", codes=DISAGREEING | {"scan": (3, 4)},
+    )  # fmt: skip
     corpus.add(
         "zip-truncated", ".pt", lambda site: torch_zip({"x": system(site)})[:-60], "the directory is cut off",
         codes=NOT_READ | {"scan": (3, 4)},
@@ -326,5 +334,3 @@ def in_directory(content: bytes, offset: int, value: bytes) -> bytes:
 def commented(outer: bytes, inner: bytes) -> bytes:
     """An archive with another one as its comment."""
     return outer[:-2] + struct.pack("<H", len(inner)) + inner
-
-

@@ -44,7 +44,7 @@ def words(command: str, path: Path, out: Path) -> list[str]:
         case "weights":
             return ["describe", "--model", MODEL, "--weights", str(path), *SMALL]
         case "convert" | "convert --allow-pickle" | "convert --allow-code":
-            flags = ["--allow-pickle", *(["--allow-code"] if command.endswith("code") else [])]
+            flags = ["--allow-pickle", *(["--allow-code", "--timeout", "30"] if command.endswith("code") else [])]
             more = flags if command != "convert" else []
             return ["convert", str(path), "--out", str(out / "converted.safetensors"), *more]
         case "run":

@@ -133,6 +133,7 @@ def _weights(corpus: Corpus) -> None:
 
 def _elsewhere(corpus: Corpus) -> None:
     """Folders whose weights lie outside of them."""
+
     def outside(site: Site) -> Path:
         return site.plant(".safetensors", CLEAN)
 

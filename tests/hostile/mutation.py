@@ -41,6 +41,7 @@ TOKENS = (
 KINDS = ("flip", "set", "cut", "drop", "repeat", "number", "token", "over", "splice", "digits")
 HARMLESS = frozenset({"torch", "collections", "numpy", "_codecs"})
 """Packages whose names ordinary checkpoints hold; a name in any other must be a finding."""
+IMPORTABLE = re.compile(r"[^\W\d][\w-]*(\.[^\W\d][\w-]*)*")
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,9 @@ class Watching(pickle.Unpickler):
         self.named: list[str] = []
 
     def find_class(self, module: str, name: str) -> object:
-        """A stand-in."""
+        """A stand-in; what no module can be called ends the reading, as its import would."""
+        if not (IMPORTABLE.fullmatch(module) and IMPORTABLE.fullmatch(name)):
+            raise ModuleNotFoundError(module)
         if module.partition(".")[0] in HARMLESS and "." not in name:
             return _Harmless
         self.named.append(f"{module}.{name}")

@@ -48,7 +48,10 @@ def _headers() -> dict[str, tuple[bytes, str]]:
         "zero-overflow": ({"a": entry(shape=[2**63, 0, 2**63], end=0)}, "a shape that overflows, times zero"),
         "shape-text": ({"a": entry(shape=["10", None])}, "a shape of text"),
         "many-dimensions": ({"a": entry(shape=[1] * 100_000, end=4)}, "a hundred thousand dimensions"),
-        "metadata": ({"__metadata__": {"format": {"pt": [1, 2]}}, "a": entry(end=160, shape=[40])}, "metadata of objects"),
+        "metadata": (
+            {"__metadata__": {"format": {"pt": [1, 2]}}, "a": entry(end=160, shape=[40])},
+            "metadata of objects",
+        ),
         "no-tensors": ({}, "no tensor at all"),
         "escape-names": ({"\x1b[31mred\x1b[0m\r\n<script>": entry(end=160, shape=[40])}, "a name of escape sequences"),
         "float-shape": ({"a": entry(shape=[1e308])}, "a shape of floats"),
@@ -150,5 +153,3 @@ def _names(corpus: Corpus) -> None:
         damaged.parent.mkdir()
         damaged.write_bytes(program("x")[:5])
         corpus.enter(named.name, damaged, "a damaged file with such a name", expect="plain", codes=DAMAGED)
-
-

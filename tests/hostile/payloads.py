@@ -154,10 +154,12 @@ EVALUATIONS = {
 IMPORTS = {
     "runpy": Payload(lambda s: call("runpy.run_path", script(s)), "runpy.run_path"),
     "importlib": Payload(
-        lambda s: Then((
-            call("site.addsitedir", os.path.dirname(script(s))),  # noqa: PTH120 - text of the payload
-            call("importlib.import_module", s.name.replace("-", "_")),
-        )),
+        lambda s: Then(
+            (
+                call("site.addsitedir", os.path.dirname(script(s))),  # noqa: PTH120 - text of the payload
+                call("importlib.import_module", s.name.replace("-", "_")),
+            )
+        ),
         "a module that lies beside the file",
     ),
     "site-pth": Payload(
@@ -165,10 +167,12 @@ IMPORTS = {
         "a .pth file, whose lines Python runs",
     ),
     "module-name": Payload(
-        lambda s: Then((
-            call("site.addsitedir", os.path.dirname(script(s))),  # noqa: PTH120
-            Name(s.name.replace("-", "_"), "x"),
-        )),
+        lambda s: Then(
+            (
+                call("site.addsitedir", os.path.dirname(script(s))),  # noqa: PTH120
+                Name(s.name.replace("-", "_"), "x"),
+            )
+        ),
         "only a global: naming it imports a planted module",
     ),
     "torch-hub": Payload(
@@ -218,7 +222,9 @@ INDIRECT = {
         "the name is put together at load time",
     ),
     "attrgetter": Payload(
-        lambda s: Call(Call(call("operator.attrgetter", "os.system"), (call("builtins.__import__", "torch"),)), (s.shell,)),
+        lambda s: Call(
+            Call(call("operator.attrgetter", "os.system"), (call("builtins.__import__", "torch"),)), (s.shell,)
+        ),
         "operator.attrgetter over a module that imported os",
     ),
     "methodcaller": Payload(
@@ -316,20 +322,22 @@ OPCODES = {
         (2, 4, 5),
     ),
     "ext4": Payload(
-        lambda s: Then((
-            call("copyreg.add_extension", "posix", "system", 70000),
-            Call(Raw(b"\x84" + struct.pack("<i", 70000)), (s.shell,)),
-        )),
+        lambda s: Then(
+            (
+                call("copyreg.add_extension", "posix", "system", 70000),
+                Call(Raw(b"\x84" + struct.pack("<i", 70000)), (s.shell,)),
+            )
+        ),
         "EXT4: a number instead of a name",
         (2, 4, 5),
     ),
-    "memo-shuffled": Payload(lambda s: _memo_shuffled(s), "STACK_GLOBAL on strings from the memo, out of order", (4, 5)),
+    "memo-shuffled": Payload(
+        lambda s: _memo_shuffled(s), "STACK_GLOBAL on strings from the memo, out of order", (4, 5)
+    ),
     "memo-overwritten": Payload(
         lambda s: _memo_overwritten(s), "STACK_GLOBAL on a string whose memo slot was overwritten", (4, 5)
     ),
-    "dup": Payload(
-        lambda s: Raw(b"cposix\nsystem\n2" + _quoted(s.shell) + b"\x85R"), "DUP below the call", (2, 4, 5)
-    ),
+    "dup": Payload(lambda s: Raw(b"cposix\nsystem\n2" + _quoted(s.shell) + b"\x85R"), "DUP below the call", (2, 4, 5)),
     "long-memo": Payload(
         lambda s: Raw(b"cposix\nsystem\nr\x00\x01\x00\x000j\x00\x01\x00\x00" + _quoted(s.shell) + b"\x85R"),
         "the function comes out of the memo, long after its name",
@@ -356,10 +364,12 @@ FILES = {
         lambda s: call("shutil.copyfile", str(s.plant(".txt", s.name)), str(s.canary)), "copies a file"
     ),
     "shutil-rmtree": Payload(
-        lambda s: Then((
-            call("shutil.rmtree", str(s.plant("-victim/file", "").parent), True),
-            call("shutil.copyfile", str(s.plant(".txt", s.name)), str(s.canary)),
-        )),
+        lambda s: Then(
+            (
+                call("shutil.rmtree", str(s.plant("-victim/file", "").parent), True),
+                call("shutil.copyfile", str(s.plant(".txt", s.name)), str(s.canary)),
+            )
+        ),
         "deletes a folder",
     ),
     "urllib": Payload(

@@ -268,7 +268,9 @@ def _damaging(corpus: Corpus) -> None:
     either = {"scan": (0, 3, 4), "weights": (2, 4), "bare": (2, 4), "convert": (2, 4)}
     for name, (content, why) in DAMAGING.items():
         corpus.add(f"damage-{name}", ".pkl", content, why, expect="plain", codes=either)
-        inside = zip_file([("archive/data.pkl", content), ("archive/version", b"3\n"), ("archive/byteorder", b"little")])
+        inside = zip_file(
+            [("archive/data.pkl", content), ("archive/version", b"3\n"), ("archive/byteorder", b"little")]
+        )
         corpus.add(f"damage-torch-{name}", ".pt", inside, why, expect="plain", codes=either)
     for name, node in _impossible().items():
         corpus.add(

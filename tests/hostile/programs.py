@@ -137,10 +137,12 @@ def script_bytes(module: nn.Module) -> bytes:
 def replaced(archive: bytes, name: str, content: bytes) -> bytes:
     """A zip archive with other bytes in the member of this name."""
     with zipfile.ZipFile(io.BytesIO(archive)) as old:
-        return zip_file([
-            (member.filename, content if member.filename.endswith("/" + name) else old.read(member))
-            for member in old.infolist()
-        ])
+        return zip_file(
+            [
+                (member.filename, content if member.filename.endswith("/" + name) else old.read(member))
+                for member in old.infolist()
+            ]
+        )
 
 
 MODEL_JSON = json.dumps({
@@ -282,5 +284,3 @@ def _impostors(corpus: Corpus) -> None:
         ]),
         "a schema that names a function", commands=OTHER, expect="plain", codes=plain,
     )  # fmt: skip
-
-

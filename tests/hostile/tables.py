@@ -35,7 +35,9 @@ def add_tables(corpus: Corpus) -> None:
     _digits(corpus)
 
 
-def npy(content: bytes, *, descr: str = "'|u1'", shape: str = "(20, 8, 8)", order: str = "False", header: str = "") -> bytes:
+def npy(
+    content: bytes, *, descr: str = "'|u1'", shape: str = "(20, 8, 8)", order: str = "False", header: str = ""
+) -> bytes:
     """A file of one array, whatever its header says."""
     text = header or f"{{'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}, }}"
     padded = text.encode("latin1") + b"\n"
@@ -56,6 +58,7 @@ def _npz(**members: bytes) -> bytes:
 
 def _arrays(corpus: Corpus) -> None:
     """Arrays of Python objects, which numpy would unpickle."""
+
     def add(name: str, content: object, why: str, **more: object) -> None:
         corpus.add(name, ".npz", content, why, kind="data", commands=("scan", "npz"), **more)  # type: ignore[arg-type]
 
@@ -161,9 +164,7 @@ def _headers(corpus: Corpus) -> None:
 
 
 def _grown_npz() -> bytes:
-    return zip_file(
-        [("x.npy", npy(bytes(60_000_000))), ("y.npy", LABELS)], zipfile.ZIP_DEFLATED
-    )
+    return zip_file([("x.npy", npy(bytes(60_000_000))), ("y.npy", LABELS)], zipfile.ZIP_DEFLATED)
 
 
 def png(width: int = 8, height: int = 8, *, extra: bytes = b"") -> bytes:
@@ -181,6 +182,7 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 
 def _tables(corpus: Corpus) -> None:
     """Tables of images that name files elsewhere."""
+
     def add(name: str, path: object, why: str, codes: tuple[int, ...], prepare: object = None) -> None:
         site = corpus.site(f"csv-{name}")
         folder = site.path("-folder")
@@ -225,7 +227,9 @@ def _parquet(corpus: Corpus) -> None:
 
     add("paths", pa.table({"image": pictures, "label": [0, 1, 2, 3]}), "paths that lead elsewhere, beside the bytes",
         expect="plain", codes={"parquet": PLAIN, "scan": (0, 3, 4)})  # fmt: skip
-    away = pa.array([{"bytes": None, "path": "/etc/passwd"}] * 4, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+    away = pa.array(
+        [{"bytes": None, "path": "/etc/passwd"}] * 4, pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    )
     add("paths-only", pa.table({"image": away, "label": [0, 1, 2, 3]}), "paths that lead elsewhere, and no bytes",
         expect="plain", codes={"parquet": NO_CODE, "scan": (0, 3, 4)})  # fmt: skip
     site = corpus.site("parquet-extension")
@@ -253,9 +257,19 @@ def _image_folders(corpus: Corpus) -> None:
 
     add("link-file", "an image that is a link to a file of the system",
         lambda folder: link(folder / "1.png", Path("/etc/passwd")), PLAIN)  # fmt: skip
-    add("link-zero", "an image that is a link to /dev/zero", lambda folder: link(folder / "1.png", Path("/dev/zero")), PLAIN)
+    add(
+        "link-zero",
+        "an image that is a link to /dev/zero",
+        lambda folder: link(folder / "1.png", Path("/dev/zero")),
+        PLAIN,
+    )
     add("link-loop", "a folder that links to its parent", lambda folder: link(folder / "up", folder.parent), PLAIN)
-    add("link-root", "a class that is a link to the whole disk", lambda folder: link(folder.parent / "c", Path("/")), PLAIN)
+    add(
+        "link-root",
+        "a class that is a link to the whole disk",
+        lambda folder: link(folder.parent / "c", Path("/")),
+        PLAIN,
+    )
     add("fifo", "an image that is a named pipe", lambda folder: os.mkfifo(folder / "1.png"), PLAIN)
     add("escape", "a class named by escape sequences", lambda _: None, PLAIN, "\x1b[2J\nPASSED\x1b[0m")
     add("bytes", "a class named by bytes that are no text", lambda _: None, PLAIN, os.fsdecode(b"\xff\xfe\x9b"))
@@ -272,7 +286,10 @@ def _images(corpus: Corpus) -> None:
         "text-bomb": png(extra=chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(50_000_000)))),
         "profile-bomb": png(extra=chunk(b"iCCP", b"p\0\0" + zlib.compress(bytes(50_000_000)))),
         "chunk-length": png()[:33] + b"\xff\xff\xff\xff" + b"IDAT" + png()[41:],
-        "tiff-loop": b"II*\0\x08\0\0\0" + struct.pack("<H", 1) + struct.pack("<HHII", 256, 4, 1, 8) + struct.pack("<I", 8),
+        "tiff-loop": b"II*\0\x08\0\0\0"
+        + struct.pack("<H", 1)
+        + struct.pack("<HHII", 256, 4, 1, 8)
+        + struct.pack("<I", 8),
         "tiff-count": b"II*\0\x08\0\0\0" + struct.pack("<H", 1) + struct.pack("<HHII", 273, 4, 2**31, 8) + bytes(4),
         "ppm": b"P6 100000 100000 255\n" + bytes(100),
         "pickle": program("x"),
@@ -372,6 +389,7 @@ def _grown_tar() -> bytes:
 
 def _digits(corpus: Corpus) -> None:
     """MNIST's files."""
+
     def add(name: str, images: bytes, labels: bytes, why: str) -> None:
         folder = corpus.site(f"mnist-{name}").path("")
         folder.mkdir()
@@ -387,5 +405,3 @@ def _digits(corpus: Corpus) -> None:
     add("no-width", struct.pack(">IIII", 0x803, 2**32 - 1, 0, 28), labels, "four billion images without pixels")
     add("grown", struct.pack(">IIII", 0x803, 4, 8, 8) + bytes(60_000_000), labels, "images that grow a thousandfold")
     add("pickle", program("x"), program("y"), "pickles instead of images")
-
-

@@ -66,9 +66,7 @@ def test_a_pickle_that_is_named_safetensors_is_read_as_what_it_is(tmp_path: Path
 def test_a_name_cannot_look_like_a_line_of_ours(tmp_path: Path) -> None:
     path = tmp_path / "x\nPASSED.pth"
     path.write_bytes(pickle.dumps(Canary(tmp_path / "canary")))
-    with pytest.raises(
-        UnsafeArtefactError, match=r"got x\?PASSED\.pth, .* audit convert FILE --allow-pickle"
-    ) as caught:
+    with pytest.raises(UnsafeArtefactError, match=r"got x\?PASSED\.pth: .* No flag lifts this") as caught:
         read_weights(path)
     assert "\n" not in str(caught.value)
 
@@ -86,15 +84,14 @@ def test_hostile_torch_files_do_not_run(tmp_path: Path, legacy: bool, nested: bo
     assert f"`{os.system.__module__}.system`" in str(caught.value)
     assert "weights.pth" in str(caught.value)
     assert "safetensors.torch.save_file" in str(caught.value)
-    assert "torch.save(model.state_dict(), ...)" in str(caught.value)
-    assert f"audit convert {path} --allow-pickle --out weights.safetensors" in str(caught.value)
+    assert "No flag lifts this" in str(caught.value)
 
 
 @pytest.mark.parametrize("protocol", [0, 1, 2, 4, 5])
 def test_plain_pickles_do_not_run(tmp_path: Path, protocol: int) -> None:
     canary, path = tmp_path / "canary", tmp_path / "model.pkl"
     path.write_bytes(pickle.dumps(Canary(canary), protocol=protocol))
-    with pytest.raises(UnsafeArtefactError, match=r"a plain pickle \(globals it names: `\w+\.system`\)"):
+    with pytest.raises(UnsafeArtefactError, match=r"names `\w+\.system`, which reaches the operating system"):
         read_weights(path)
     assert not canary.exists()
 
@@ -148,12 +145,7 @@ def network() -> nn.Module:
     return made
 
 
-LEGACY = pytest.param(
-    "legacy", marks=pytest.mark.xfail(strict=False, reason="the scan takes classes by persistent ids for hidden calls")
-)
-
-
-@pytest.mark.parametrize("how", ["zip", LEGACY, "plain"])
+@pytest.mark.parametrize("how", ["zip", "legacy", "plain"])
 def test_allow_pickle_reads_whole_networks_apart(tmp_path: Path, how: str) -> None:
     whole, path = network(), tmp_path / "net.pth"
     if how == "plain":

@@ -62,7 +62,9 @@ def test_any_bytes_are_reported_or_refused(path, content):
 
 
 @QUICK
-@given(opcodes=st.lists(st.sampled_from([*b"()NRbcilodpqrtu0123456789.\n\x80\x02\x04\x81\x85\x86\x87\x8c\x93\x94\x95"])))
+@given(
+    opcodes=st.lists(st.sampled_from([*b"()NRbcilodpqrtu0123456789.\n\x80\x02\x04\x81\x85\x86\x87\x8c\x93\x94\x95"]))
+)
 def test_any_opcodes_are_reported_or_refused(path, opcodes):
     path.write_bytes(b"\x80\x04" + bytes(opcodes))
     assert faults(path) == []
