@@ -63,23 +63,34 @@ def _timm(config: FolderConfig, request: ModelRequest) -> Architecture:
     steps = None if _is_stated(request) else declared_by_timm(network, config)
     files = _described(config, (CONFIG,))
     notes: tuple[str, ...] = ()
+    exceptions: tuple[str, ...] = ()
     if request.weights is None:
         weights = read_folder_weights(config.folder, config.settings, allow_pickle=request.allow_pickle)
         network, fitted = fill_timm(network, weights.tensors, config, weights.name)
         files, notes = (*files, *weights.files), (*weights.notes, *fitted)
+        exceptions = weights.trust_exceptions
     return Architecture(
-        network, config.folder.name, steps, config.classes, files, (), notes, holds_weights=request.weights is None
+        network,
+        config.folder.name,
+        steps,
+        config.classes,
+        files,
+        exceptions,
+        notes,
+        holds_weights=request.weights is None,
     )
 
 
 def _transformers(config: FolderConfig, request: ModelRequest) -> Architecture:
     steps, notes = _preprocessing(config, request)
     files = _described(config, (CONFIG, PREPROCESSOR, PROCESSOR))
+    exceptions: tuple[str, ...] = ()
     if request.weights is None:
         weights = read_folder_weights(config.folder, config.settings, allow_pickle=request.allow_pickle)
         tensors, cast = in_float32(weights.tensors, weights.name)
         network = _filled(config, tensors, weights.name)
         files, notes = (*files, *weights.files), (*notes, *weights.notes, *cast)
+        exceptions = weights.trust_exceptions
     else:
         network = _guarded(lambda: transformers.build(config.settings, config.architecture), config)
     return Architecture(
@@ -88,7 +99,8 @@ def _transformers(config: FolderConfig, request: ModelRequest) -> Architecture:
         steps,
         config.classes,
         files,
-        notes=notes,
+        exceptions,
+        notes,
         input_shape=_fixed_shape(config, network),
         holds_weights=request.weights is None,
         renamed=_renaming(config, network),

@@ -37,12 +37,14 @@ class FolderWeights:
         tensors: by the names in the file; as they are there.
         files: that were read.
         notes: guesses taken.
+        trust_exceptions: how files were read beyond weights-only loading.
     """
 
     name: str
     tensors: Mapping[str, Tensor]
     files: tuple[FileDigest, ...]
     notes: tuple[str, ...]
+    trust_exceptions: tuple[str, ...] = ()
 
 
 def read_folder_weights(folder: Path, settings: Mapping[str, Any], *, allow_pickle: bool) -> FolderWeights:
@@ -64,13 +66,14 @@ def read_folder_weights(folder: Path, settings: Mapping[str, Any], *, allow_pick
     name = there[0]
     files = _shards(folder, name) if name.endswith(".json") else {name: None}
     tensors: dict[str, Tensor] = {}
-    digests = []
+    digests, exceptions = [], []
     for file, promised in files.items():
         read = read_weights(folder / file, allow_pickle=allow_pickle)
         tensors |= _flat(read.content, file, promised)
         digests.append(read.digest)
+        exceptions += [read.trust_exception] if read.trust_exception else []
     notes = (f"{name} is taken; {', '.join(there[1:])} lies beside it",) if len(there) > 1 else ()
-    return FolderWeights(name, tensors, tuple(digests), notes)
+    return FolderWeights(name, tensors, tuple(digests), notes, tuple(exceptions))
 
 
 def in_float32(tensors: Mapping[str, Tensor], name: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:

@@ -57,12 +57,7 @@ def row(ended, name):
     return next(line.removeprefix(name).strip() for line in ended.out.splitlines() if line.startswith(name + " "))
 
 
-LEGACY = pytest.param(
-    "legacy", marks=pytest.mark.xfail(strict=False, reason="the scan takes classes by persistent ids for hidden calls")
-)
-
-
-@pytest.mark.parametrize("how", ["zip", LEGACY, "plain", "torchscript", "torch.export"])
+@pytest.mark.parametrize("how", ["zip", "legacy", "plain", "torchscript", "torch.export"])
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
 def test_a_whole_network_of_unknown_classes_comes_back(tmp_path, audit, research, how):
     source, out = tmp_path / "network.pth", tmp_path / "weights.safetensors"

@@ -8,7 +8,7 @@ from audit.scan import scan_file
 
 
 def legacy_with_class(folder, named):
-    """An old torch file whose pickle takes a class by a persistent id, as old pickles of whole modules do, and calls it."""
+    """An old torch file whose pickle takes a class by a persistent id, as those of whole modules do, and calls it."""
 
     class Odd:
         def __reduce__(self):
