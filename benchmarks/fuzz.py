@@ -7,7 +7,8 @@ member of an archive that is then written anew. Anything but a report or a refus
 kind, a crash of native code, more than five seconds of computing, more than two gigabytes. So is a pickle that would
 reach a function which no checkpoint needs, and passes without a finding; that is found out without running it. Inputs
 run in batches in a process apart; each input that crashes is kept, with what it said, in FOLDER (`fuzz-crashes` by
-default). The exit code is 1 where there was one. The result goes to `benchmarks/results/fuzz.json`. """
+default). The exit code is 1 where there was one. The result goes to `benchmarks/results/fuzz.json`.
+"""
 
 import argparse
 import hashlib
