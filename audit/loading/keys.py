@@ -173,6 +173,12 @@ def _guesses(best: Fit, others: list[Fit], *, stated_key: bool, stated_prefix: b
             yield f"this file also holds {where} (fits); --weights-key {option} takes it"
 
 
+def _broken(stored: Tensor, own: Tensor) -> bool:
+    """Whether there is a NaN, or an Inf where the network itself begins with another number; limits begin as Inf."""
+    intended = torch.isinf(stored) & (stored == own.to(stored.dtype))
+    return not bool((torch.isfinite(stored) | intended).all())
+
+
 def to_load(fit: Fit, network: Tensors) -> tuple[dict[str, Tensor], list[str]]:
     """The tensors of a complete fit as the network wants them: float32, nothing missing; and notes.
 
@@ -180,7 +186,7 @@ def to_load(fit: Fit, network: Tensors) -> tuple[dict[str, Tensor], list[str]]:
         SubjectError: naming the tensors that hold NaN or Inf.
     """
     broken = [
-        name for name, tensor in fit.tensors.items() if tensor.is_floating_point() and not torch.isfinite(tensor).all()
+        name for name, tensor in fit.tensors.items() if tensor.is_floating_point() and _broken(tensor, network[name])
     ]
     if broken:
         raise SubjectError(

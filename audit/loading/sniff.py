@@ -126,8 +126,7 @@ def _check_safetensors_size(path: Path, size: int) -> None:
 
 
 def _check_expansion(path: Path, size: int) -> None:
-    with zipfile.ZipFile(path) as archive:
-        expanded = sum(member.file_size for member in archive.infolist())
+    expanded = sum(member.file_size for member in _members(path))
     if expanded > MOST_EXPANSION * size:
         raise UnsafeArtefactError(
             f"Expected an archive of about its own size, got {shown(path.name)}, which expands more than "
@@ -150,9 +149,16 @@ def _looks_like(path: Path, kind: Kind) -> str:
 def _zip_kind(path: Path, kind: Kind) -> str:
     if kind is not Kind.ZIP:
         return "as Keras writes it" if kind is Kind.KERAS else "as NumPy's savez writes it"
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
+    names = [member.filename for member in _members(path)]
     return "holding " + shown(", ".join(names[:4])) if names else "empty"
+
+
+def _members(path: Path) -> list[zipfile.ZipInfo]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.infolist()
+    except Exception as error:  # zipfile raises half a dozen types on damage
+        raise truncated(path, f"the archive's directory cannot be read ({shown(str(error))})") from None
 
 
 def _first_line(head: bytes) -> str:

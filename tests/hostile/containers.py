@@ -29,10 +29,10 @@ def zip_file(members: Iterable[tuple[str, bytes]], compression: int = zipfile.ZI
     return stream.getvalue()
 
 
-def tar_file(members: Iterable[tuple[str, bytes]], links: Iterable[tuple[str, str]] = (), mode: str = "w") -> bytes:
+def tar_file(members: Iterable[tuple[str, bytes]], links: Iterable[tuple[str, str]] = ()) -> bytes:
     """A tar archive; links come first."""
     stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode=mode, format=tarfile.PAX_FORMAT) as archive:
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for name, target in links:
             entry = tarfile.TarInfo(name)
             entry.type, entry.linkname = tarfile.SYMTYPE, target

@@ -156,7 +156,7 @@ def _packed(corpus: Corpus) -> None:
         "a file of torch under gzip", executes="members", codes=NOT_READ,
     )  # fmt: skip
     corpus.add(
-        "packed-tar-gz", ".tar.gz", lambda site: tar_file([("model.pkl", program(system(site)))], mode="w:gz"),
+        "packed-tar-gz", ".tar.gz", lambda site: gzip.compress(tar_file([("model.pkl", program(system(site)))]), mtime=0),
         "a pickle in a tar under gzip", executes="members", codes=NOT_READ,
     )  # fmt: skip
     corpus.add(

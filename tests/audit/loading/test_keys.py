@@ -216,6 +216,16 @@ def test_broken_numbers_are_named(value: float) -> None:
         to_load(fit, STATE)
 
 
+def test_infinite_limits_that_the_network_begins_with_are_no_damage() -> None:
+    network = {**STATE, "limit": torch.tensor([-torch.inf, torch.inf])}
+    fit, _ = find_state_dict(network, network)
+    assert torch.isinf(to_load(fit, network)[0]["limit"]).all()
+    for value in (torch.nan, -torch.inf):
+        fit, _ = find_state_dict({**network, "limit": torch.tensor([-torch.inf, value])}, network)
+        with pytest.raises(SubjectError, match="got NaN or Inf in 1 of 10 tensors: limit"):
+            to_load(fit, network)
+
+
 def test_rank_prefers_whole_fits() -> None:
     fit, _ = find_state_dict({"state_dict": {"0.weight": STATE["0.weight"]}, "zz": STATE}, STATE)
     assert isinstance(fit, Fit)
