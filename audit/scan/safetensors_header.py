@@ -70,7 +70,7 @@ def _check_tensors(part: Part, header: dict[str, Any], data_bytes: int, exam: Ex
         if place is None:
             return
         places.append((*place, name))
-    exam.saw("tensor entry", len(places))
+    exam.saw("tensor description", len(places))
     last = 0
     for begin, end, name in sorted(places):
         if begin < last:
