@@ -181,17 +181,25 @@ def assert_nothing_gets_its_way(place, command, files, codes=codes_of):
     assert {name: problems for name, problems in found.items() if problems} == {}
 
 
-@pytest.mark.parametrize("command", EVERY_COMMAND)
+QUICK = ("scan",)
+"""The others take minutes in all; `make test-all` runs them."""
+
+
+@pytest.mark.parametrize(
+    "command", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in EVERY_COMMAND]
+)
 def test_nothing_hostile_gets_its_way(place, command):
     assert_nothing_gets_its_way(place, command, thinned(place.files, command))
 
 
+@pytest.mark.slow
 def test_an_audit_refuses_what_describe_refuses(place):
     files = [file for file in place.files if "weights" in file.commands and file.expect == "refused"]
     assert_nothing_gets_its_way(place, "run", files[::50], lambda file, _: codes_of(file, "weights"))
     assert not list(place.root.glob("out/*-run/run"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "command"),
     [("pickle-os-system", "scan"), ("checkpoint-optimizer", "weights"), ("npz-labels", "npz"), ("fifo", "weights")],
