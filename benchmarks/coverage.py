@@ -15,6 +15,7 @@ as soon as its model is done; `--resume` goes on after the last. The exit code i
 
 import argparse
 import json
+import os
 import re
 import statistics
 import subprocess
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import coverage_subjects
+import torch
 from coverage_subjects import Candidate
 from measuring import RESULTS, machine
 
@@ -84,8 +86,8 @@ def outcome(record: Record) -> str:
     return "failed" if problems(record) else "passed"
 
 
-def examine(candidate: Candidate, folder: Path, timeout: float, preparing: threading.Lock) -> Record:
-    """Writes what a user would have, runs both commands, and reads what they left."""
+def examine(candidate: Candidate, folder: Path, timeout: float, threads: int, preparing: threading.Lock) -> Record:
+    """Writes what a user would have, runs both commands on so many threads, and reads what they left."""
     record: Record = {"family": candidate.family, "group": candidate.group, "name": candidate.name, "crash": False}
     start = time.perf_counter()
     try:
@@ -98,8 +100,9 @@ def examine(candidate: Candidate, folder: Path, timeout: float, preparing: threa
     common = [*files.words, "--data", files.data]
     settings = [word for setting in SETTINGS for word in ("--set", setting)]
     probes = [word for probe in PROBES for word in ("--probe", probe)]
-    described = command(["describe", *common], timeout, folder)
-    ran = command(["run", *common, *probes, *settings, "--out", str(folder / "run")], timeout, folder)
+    run = ["run", *common, *probes, *settings, "--threads", str(threads), "--out", str(folder / "run")]
+    described = command(["describe", *common], timeout, threads, folder)
+    ran = command(run, timeout, threads, folder)
     seconds |= {"describe": described["seconds"], "run": ran["seconds"]}
     record |= read_run(folder / "run")
     record |= {
@@ -112,12 +115,13 @@ def examine(candidate: Candidate, folder: Path, timeout: float, preparing: threa
     return {**record, "message": message.replace(str(folder.parent), "...")}
 
 
-def command(words: list[str], timeout: float, folder: Path) -> dict[str, Any]:
+def command(words: list[str], timeout: float, threads: int, folder: Path) -> dict[str, Any]:
     """Runs `audit` as a user does."""
     start = time.perf_counter()
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     try:
         done = subprocess.run(
-            [*AUDIT, *words], cwd=folder, capture_output=True, text=True, timeout=timeout, check=False
+            [*AUDIT, *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout, check=False
         )
         code, stdout, stderr = done.returncode, done.stdout, done.stderr
     except subprocess.TimeoutExpired:
@@ -289,7 +293,7 @@ def main() -> int:
     parser.add_argument("--families", choices=("timm", "torchvision", "hf", "all"), default="all")
     parser.add_argument("--resume", action="store_true", help="keep the records that are there")
     parser.add_argument("--failed", action="store_true", help="with --resume: audit again what did not pass")
-    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=1, help="models at once; the cores are shared among them")
     parser.add_argument("--timeout", type=float, default=300, help="seconds a command")
     parser.add_argument("--out", type=Path, default=RESULTS / "coverage.json")
     given = parser.parse_args()
@@ -299,6 +303,8 @@ def main() -> int:
         families = FAMILIES[:-1]
         print("hf: is left out, since this version of the tool does not know that spec")
     preparing = threading.Lock()
+    threads = max(1, (os.cpu_count() or 1) // given.jobs)
+    torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(given.jobs) as pool:
 
         def work(place: int, find: Callable[[], Candidate]) -> None:
@@ -307,7 +313,7 @@ def main() -> int:
             if candidate.key in book.done:
                 return
             with tempfile.TemporaryDirectory(prefix=f"{place}-", dir=name) as folder:
-                book.add(examine(candidate, Path(folder), given.timeout, preparing))
+                book.add(examine(candidate, Path(folder), given.timeout, threads, preparing))
 
         wanted = coverage_subjects.candidates(families, given.only, book.done_groups)
         for done in [pool.submit(work, place, find) for place, find in enumerate(wanted)]:
