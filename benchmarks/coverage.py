@@ -21,16 +21,16 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import coverage_subjects
 import torch
-from coverage_subjects import Candidate
+from coverage_subjects import Candidate, Files
 from measuring import RESULTS, machine
 
 import audit
@@ -86,24 +86,34 @@ def outcome(record: Record) -> str:
     return "failed" if problems(record) else "passed"
 
 
-def examine(candidate: Candidate, folder: Path, timeout: float, threads: int, preparing: threading.Lock) -> Record:
+def examine(wanted: Candidate, place: Path, timeout: float, threads: int) -> Record:
     """Writes what a user would have, runs both commands on so many threads, and reads what they left."""
-    record: Record = {"family": candidate.family, "group": candidate.group, "name": candidate.name, "crash": False}
+    torch.set_num_threads(threads)
+    record: Record = {"family": wanted.family, "group": wanted.group, "name": wanted.name, "crash": False}
     start = time.perf_counter()
-    try:
-        with preparing:  # builders draw from torch's global random state
-            files = coverage_subjects.prepare(candidate, folder)
-    except Exception as error:
-        return {**record, "error": f"not prepared, {type(error).__name__}: {error}"[:500]}
+    with tempfile.TemporaryDirectory(dir=place) as folder:
+        try:
+            candidate = coverage_subjects.resolved(wanted)
+            record["name"] = candidate.name
+            files = coverage_subjects.prepare(candidate, Path(folder))
+        except Exception as error:
+            return {**record, "error": f"not prepared, {type(error).__name__}: {error}"[:500]}
+        seconds = {"prepare": round(time.perf_counter() - start, 1)}
+        return audited(record, files, Path(folder), timeout, threads, seconds)
+
+
+def audited(
+    record: Record, files: Files, folder: Path, timeout: float, threads: int, seconds: dict[str, float]
+) -> Record:
+    """The record with what both commands gave."""
     record |= {**files.facts, "accuracy_expected": files.right, "asked": list(PROBES)}
-    seconds = {"prepare": round(time.perf_counter() - start, 1)}
     common = [*files.words, "--data", files.data]
     settings = [word for setting in SETTINGS for word in ("--set", setting)]
     probes = [word for probe in PROBES for word in ("--probe", probe)]
     run = ["run", *common, *probes, *settings, "--threads", str(threads), "--out", str(folder / "run")]
     described = command(["describe", *common], timeout, threads, folder)
     ran = command(run, timeout, threads, folder)
-    seconds |= {"describe": described["seconds"], "run": ran["seconds"]}
+    seconds = seconds | {"describe": described["seconds"], "run": ran["seconds"]}
     record |= read_run(folder / "run")
     record |= {
         "seconds": seconds,
@@ -230,7 +240,7 @@ class Book:
     """The records, written whole after each model, so that a stopped run continues."""
 
     def __init__(self, path: Path, *, resume: bool, failed_again: bool) -> None:
-        self.path, self.lock = path, threading.Lock()
+        self.path = path
         self.machine = {**machine(), "commit": audited_commit()}
         stored = json.loads(path.read_text())["models"] if resume and path.exists() else []
         self.records = {_key(record): record for record in stored}
@@ -240,9 +250,8 @@ class Book:
     def add(self, record: Record) -> None:
         """Stores a record in place of an older one of the same model."""
         record = {**record, "outcome": outcome(record), "commit": self.machine["commit"]}
-        with self.lock:
-            self.records[_key(record)] = record
-            self.write()
+        self.records[_key(record)] = record
+        self.write()
         said = "; ".join([*problems(record), record.get("message", "")] if problems(record) else [])
         seconds = sum(record.get("seconds", {}).values())
         print(f"{record['outcome']:<9} {record['family']}:{record['name']:<36} {seconds:6.1f} s  {said}", flush=True)
@@ -302,22 +311,13 @@ def main() -> int:
     if given.families == "all" and "hf" not in SCHEMES:
         families = FAMILIES[:-1]
         print("hf: is left out, since this version of the tool does not know that spec")
-    preparing = threading.Lock()
     threads = max(1, (os.cpu_count() or 1) // given.jobs)
-    torch.set_num_threads(threads)
-    with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(given.jobs) as pool:
-
-        def work(place: int, find: Callable[[], Candidate]) -> None:
-            with preparing:
-                candidate = find()
-            if candidate.key in book.done:
-                return
-            with tempfile.TemporaryDirectory(prefix=f"{place}-", dir=name) as folder:
-                book.add(examine(candidate, Path(folder), given.timeout, threads, preparing))
-
-        wanted = coverage_subjects.candidates(families, given.only, book.done_groups)
-        for done in [pool.submit(work, place, find) for place, find in enumerate(wanted)]:
-            done.result()
+    wanted = coverage_subjects.candidates(families, given.only, book.done, book.done_groups)
+    pool = ProcessPoolExecutor(given.jobs, mp_context=get_context("spawn"))
+    with tempfile.TemporaryDirectory() as name, pool:
+        waiting = [pool.submit(examine, candidate, Path(name), given.timeout, threads) for candidate in wanted]
+        for done in as_completed(waiting):
+            book.add(done.result())
     figures = book.write()
     print(table(book.records.values()))
     for key, value in figures.items():

@@ -11,9 +11,10 @@ Size: choosing, sizing and writing a subject stay together, so that what was aud
 
 import fnmatch
 import shutil
+import tempfile
 import warnings
 from collections.abc import Callable, Container, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,7 @@ class Candidate:
     Attributes:
         family: `timm`, `torchvision` or `hf`.
         group: why it is here: the timm module whose smallest it is, `named`, or the library.
+        name: of the model; empty for a module's smallest until it is `resolved`.
     """
 
     family: str
@@ -127,19 +129,23 @@ def torchvision_names() -> tuple[list[str], list[str]]:
 
 
 def candidates(
-    families: Sequence[str], only: str = "*", done: Container[tuple[str, str]] = ()
-) -> Iterator[Callable[[], Candidate]]:
-    """Calls that give a candidate; finding a module's smallest takes seconds, so it waits until it is needed.
+    families: Sequence[str],
+    only: str = "*",
+    done: Container[tuple[str, str, str]] = (),
+    done_groups: Container[tuple[str, str]] = (),
+) -> Iterator[Candidate]:
+    """What there is to audit; the smallest of a module has no name yet, as finding it takes seconds.
 
     Args:
         families: of `timm`, `torchvision` and `hf`.
         only: pattern of model names and of timm modules.
-        done: (family, module) whose smallest needs no looking for.
+        done: keys of candidates that are left out.
+        done_groups: (family, module) of those whose smallest is left out.
     """
     if "timm" in families:
         for module in modules():
-            if fnmatch.fnmatch(module, only) and ("timm", module) not in done:
-                yield lambda module=module: Candidate("timm", module, smallest_of(module))
+            if fnmatch.fnmatch(module, only) and ("timm", module) not in done_groups:
+                yield Candidate("timm", module, "")
     groups = {
         "timm": [("named", name) for name in NAMED],
         "torchvision": [("torchvision", name) for name in torchvision_names()[0]],
@@ -147,8 +153,13 @@ def candidates(
     }
     for family in families:
         for group, name in groups[family]:
-            if fnmatch.fnmatch(name, only):
-                yield lambda found=Candidate(family, group, name): found
+            if fnmatch.fnmatch(name, only) and (family, group, name) not in done:
+                yield Candidate(family, group, name)
+
+
+def resolved(candidate: Candidate) -> Candidate:
+    """With its name: that of the module's smallest where it has none."""
+    return candidate if candidate.name else replace(candidate, name=smallest_of(candidate.group))
 
 
 def build(family: str, name: str, **arguments: Any) -> nn.Module:
@@ -314,7 +325,9 @@ def write_images(folder: Path, size: int) -> Path:
         small = rng.integers(0, 256, (n, 6, 6, 3), dtype=np.uint8)
         large = [np.asarray(Image.fromarray(grid).resize((size, size), Image.Resampling.BICUBIC)) for grid in small]
         noisy = np.stack(large) + rng.normal(0, 12, (n, size, size, 3))
-        np.save(path, noisy.clip(0, 255).astype(np.uint8))
+        with tempfile.NamedTemporaryFile(dir=folder, suffix=".npy", delete=False) as new:
+            np.save(new, noisy.clip(0, 255).astype(np.uint8))
+        Path(new.name).replace(path)  # whole or absent, also for those who write it at the same time
     return path
 
 

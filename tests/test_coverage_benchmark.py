@@ -181,11 +181,14 @@ def test_every_module_and_every_builder_is_there(subjects):
     assert sorted(audited + left_out) == sorted(torchvision.models.list_models(module=torchvision.models))
     assert len(left_out) < 8
     assert len(list(subjects.candidates(("torchvision",)))) == len(audited)
-    assert [find().name for find in subjects.candidates(("torchvision",), only="vgg1?")] == [
+    assert [found.name for found in subjects.candidates(("torchvision",), only="vgg1?")] == [
         "vgg11",
         "vgg13",
         "vgg16",
         "vgg19",
     ]
-    assert [find().name for find in subjects.candidates(("timm",), only="pit", done={("timm", "pit")})] == []
-    assert next(subjects.candidates(("timm",), only="pit"))().name == "pit_ti_224"
+    assert list(subjects.candidates(("timm",), only="pit", done_groups={("timm", "pit")})) == []
+    assert (
+        list(subjects.candidates(("torchvision",), only="vgg11", done={("torchvision", "torchvision", "vgg11")})) == []
+    )
+    assert subjects.resolved(next(subjects.candidates(("timm",), only="pit"))).name == "pit_ti_224"

@@ -143,8 +143,12 @@ def set_exact_numerics() -> None:
 
 
 def available_threads() -> int:
-    """Cores that this process may use; more threads than that make torch many times slower."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Threads that torch itself would take (OMP_NUM_THREADS is obeyed), but at most the cores this process may use.
+
+    More threads than cores make torch many times slower.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, torch.get_num_threads())
 
 
 def _checks(
