@@ -32,6 +32,9 @@ BATCH = 32
 SMALL_SCALE, LAYER_SCALE = 0.01, 0.1
 SPREAD = 2.0
 """Standard deviation that logits are given over images: confidences of about 0.6."""
+CALM = 0.3
+"""How much of a 1x1 convolution stays beside the identity."""
+BATCH_NORM = nn.modules.batchnorm._BatchNorm
 WRONG_EVERY = 4
 """Every so many images the label is another class than the library's answer."""
 SIZES = (32, 48, 64, 80, 96, 112, 128, 144, 160, 192, 224, 240, 256, 288, 320, 331, 384, 448, 512)
@@ -257,7 +260,8 @@ def enliven(network: nn.Module, inputs: torch.Tensor) -> None:
     """Makes an untrained network answer one way or another, as a trained one does.
 
     - Layer scales that begin at nearly nothing, such as 1e-6, become 0.1: else every image looks the same to it.
-    - Batch norms take the statistics of one pass over a batch: else activations vanish or grow.
+    - Where there are batch norms, 1x1 convolutions come near the identity: else deep networks amplify rounding.
+    - Batch norms take the statistics of one pass over the images: else activations vanish or grow.
     - The last layer is drawn anew, as some begin at zero, then scaled and shifted so that every logit has a mean of
       about 0 and a standard deviation of about `SPREAD` over the images.
     """
@@ -265,13 +269,14 @@ def enliven(network: nn.Module, inputs: torch.Tensor) -> None:
         for parameter in network.parameters():
             if parameter.numel() > 1 and parameter.min() == parameter.max() and 0 < abs(parameter.max()) <= SMALL_SCALE:
                 parameter.fill_(LAYER_SCALE)
-        _take_statistics(network, inputs[:BATCH])
+        _calm(network)
+        _take_statistics(network, inputs)
         generator = torch.Generator().manual_seed(SEED)
         layers = last_layers(network)
         for layer in layers:
             drawn = torch.randn(layer.weight.shape, generator=generator)
             layer.weight.copy_(drawn / layer.weight[0].numel() ** 0.5)
-        logits = network(inputs[:BATCH])
+        logits = torch.cat([network(part) for part in inputs.split(BATCH)])
         factor = SPREAD / logits.std(0).mean()
         for layer in layers:
             layer.weight.mul_(factor)
@@ -279,15 +284,34 @@ def enliven(network: nn.Module, inputs: torch.Tensor) -> None:
                 layer.bias.sub_(logits.mean(0)).mul_(factor)
 
 
+def _calm(network: nn.Module) -> None:
+    """Brings the 1x1 convolutions of a network with batch norms near the identity.
+
+    As they are drawn, a deep stack of them tells one image from all others and amplifies rounding until nothing is left
+    of the last digits; a trained network does neither.
+    """
+    if not any(isinstance(module, BATCH_NORM) for module in network.modules()):
+        return
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d) and layer.groups == 1 and layer.kernel_size == (1, 1):
+            outputs, inputs = layer.weight.shape[:2]
+            layer.weight.mul_(CALM)
+            layer.weight[torch.arange(outputs), torch.arange(outputs) % inputs] += 1
+
+
 def _take_statistics(network: nn.Module, inputs: torch.Tensor) -> None:
-    """Brings the running statistics of batch norms to those of a batch; the network is in eval mode afterwards."""
-    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    """Brings the running statistics of batch norms to those of the images; the network is in eval mode afterwards.
+
+    All images are seen: after the statistics of one batch alone, deep networks answer with enormous logits elsewhere.
+    """
+    norms = [module for module in network.modules() if isinstance(module, BATCH_NORM)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the average of what is seen, in place of a slow approach
         norm.train()
-    network(inputs)
+    for part in inputs.split(BATCH) if norms else ():
+        network(part)
     network.eval()
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

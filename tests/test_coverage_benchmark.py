@@ -166,9 +166,24 @@ def test_a_network_that_answers_alike_is_brought_to_life(subjects):
     subjects.enliven(network, inputs)
     assert len(set(subjects.answers(network, inputs))) == subjects.CLASSES
     with torch.no_grad():
-        assert network(inputs[: subjects.BATCH]).std(0).mean() == pytest.approx(subjects.SPREAD, rel=1e-3)
+        assert network(inputs).std(0).mean() == pytest.approx(subjects.SPREAD, rel=1e-3)
     assert not any(module.training for module in network.modules())
     assert network[1].momentum == 0.1
+
+
+def test_pointwise_convolutions_come_near_the_identity(subjects):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(4, 8, 1), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 1))
+    drawn = [layer.weight.detach().clone() for layer in network if isinstance(layer, nn.Conv2d)]
+    with torch.no_grad():
+        subjects._calm(network)
+    added = network[0].weight.detach() - subjects.CALM * drawn[0]
+    torch.testing.assert_close(added[:, :, 0, 0], torch.eye(4).repeat(2, 1))
+    torch.testing.assert_close(network[1].weight, drawn[1])
+    without = nn.Sequential(nn.Conv2d(8, 8, 1))
+    kept = without[0].weight.detach().clone()
+    subjects._calm(without)
+    torch.testing.assert_close(without[0].weight, kept)
 
 
 def test_every_module_and_every_builder_is_there(subjects):

@@ -37,6 +37,11 @@ def plain(text: str) -> str:
     return "".join(sign if sign in "\n\t" or sign.isprintable() or sign == "\u00a0" else "\ufffd" for sign in text)
 
 
+def indented(text: str) -> str:
+    """The text with all lines but the first moved in: no name of a file begins a line of ours."""
+    return text.replace("\n", "\n  ")
+
+
 def error(problem: BaseException, *, internal: bool = False) -> None:
     """The message of an error on stderr; its traceback only on request."""
     if _STATE.verbose:
@@ -44,7 +49,7 @@ def error(problem: BaseException, *, internal: bool = False) -> None:
     text = str(problem)
     if internal:
         text = f"internal error, {type(problem).__name__}: {text}. This is a defect of audit; -v shows where."
-    say(f"error: {text}")
+    say(indented(f"error: {text}"))
 
 
 def width() -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from audit.errors import UnsafeArtefactError, UsageError
 from audit.loading.danger import refuse_unsafe
+from audit.loading.sources import shown
 from audit.scan import Kind, kind_of
 
 MODELS = {
@@ -31,29 +32,29 @@ def spec_of_path(text: str) -> tuple[str, str, str]:
         UnsafeArtefactError: when nothing could load it without running code.
     """
     path, query = _located(text)
-    kind = kind_of(path)
+    kind, name = kind_of(path), shown(path.name)
     if kind in MODELS:
         scheme = MODELS[kind]
-        return scheme, f"{path}{query}", f"{path.name} is {kind}: taken as {scheme}:{path.name}"
+        return scheme, f"{path}{query}", f"{name} is {kind}: taken as {scheme}:{name}"
     refuse_unsafe(path)
     if kind in WEIGHTS:
         raise UsageError(
-            f"Expected a whole model, got {path.name}, which holds weights alone ({kind}). Name the network they "
+            f"Expected a whole model, got {name}, which holds weights alone ({kind}). Name the network they "
             f"belong to, such as --model timm:NAME --weights {shlex.quote(text)}."
         )
     if kind is Kind.PYTHON:
         raise UsageError(
-            f"Expected a model, got {path.name}, Python source. Name the function that returns the network, "
-            f"py:{text}:FACTORY, and where you trust the file add --allow-code."
+            f"Expected a model, got {name}, Python source. Name the function that returns the network, "
+            f"py:{shown(text)}:FACTORY, and where you trust the file add --allow-code."
         )
     if kind is Kind.PICKLE:
         raise UnsafeArtefactError(
-            f"Expected a model that loads without running code, got {path.name}, a plain pickle. Nothing of it was "
+            f"Expected a model that loads without running code, got {name}, a plain pickle. Nothing of it was "
             "loaded. Take its tensors out with `audit convert`, and name the network with --model."
         )
     raise UsageError(
         f"Expected a model (ONNX, TorchScript, torch.export, a Hugging Face folder) or a spec such as timm:NAME, got "
-        f"{path.name}, {kind}. Begin with a scheme, or name another file."
+        f"{name}, {kind}. Begin with a scheme, or name another file."
     )
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from audit.adapters import transformers
 from audit.errors import AuditError, SubjectError, UsageError
+from audit.loading.bounded_building import Bounds, OutgrownError, build_bounded, check_size
 from audit.loading.danger import refuse_dangerous
 from audit.loading.hf_config import CONFIG, FolderConfig, read_config
 from audit.loading.hf_preprocessing import PREPROCESSOR, PROCESSOR, read_preprocessing
@@ -59,13 +60,16 @@ def build_hf(spec: ModelSpec, request: ModelRequest, native_shape: Shape | None)
 
 
 def _timm(config: FolderConfig, request: ModelRequest) -> Architecture:
-    network = build_timm(config)
+    weights = None
+    if request.weights is None:
+        weights = read_folder_weights(config.folder, config.settings, allow_pickle=request.allow_pickle)
+    bounds = Bounds() if weights is None else Bounds.around(weights.tensors)
+    network = _guarded(lambda: build_timm(config, bounds), config)
     steps = None if _is_stated(request) else declared_by_timm(network, config)
     files = _described(config, (CONFIG,))
     notes: tuple[str, ...] = ()
     exceptions: tuple[str, ...] = ()
-    if request.weights is None:
-        weights = read_folder_weights(config.folder, config.settings, allow_pickle=request.allow_pickle)
+    if weights is not None:
         network, fitted = fill_timm(network, weights.tensors, config, weights.name)
         files, notes = (*files, *weights.files), (*weights.notes, *fitted)
         exceptions = weights.trust_exceptions
@@ -92,7 +96,7 @@ def _transformers(config: FolderConfig, request: ModelRequest) -> Architecture:
         files, notes = (*files, *weights.files), (*notes, *weights.notes, *cast)
         exceptions = weights.trust_exceptions
     else:
-        network = _guarded(lambda: transformers.build(config.settings, config.architecture), config)
+        network = _guarded(lambda: build_bounded(lambda: _unfilled(config), Bounds()), config)
     return Architecture(
         network,
         config.folder.name,
@@ -127,6 +131,11 @@ def _guarded(make: Callable[[], Made], config: FolderConfig) -> Made:
         return make()
     except AuditError:
         raise
+    except OutgrownError as error:
+        raise SubjectError(
+            f"Expected {CONFIG} of {config.folder.name} to describe a network that its weights can fill, got {error}. "
+            "Correct it."
+        ) from None
     except Exception as error:
         reason = (str(error).strip().splitlines() or [""])[0]
         raise SubjectError(
@@ -141,6 +150,7 @@ def _filled(config: FolderConfig, tensors: Tensors, file: str) -> nn.Module:
     Raises:
         SubjectError: naming what is missing, unexpected or of another shape.
     """
+    _guarded(lambda: check_size(lambda: _unfilled(config), Bounds.around(tensors)), config)
     filled = _guarded(lambda: transformers.fill(config.settings, config.architecture, tensors), config)
     missing = [key for key in filled.missing if not key.endswith("num_batches_tracked")]
     if not missing and not filled.unexpected and not filled.mismatched:
@@ -154,6 +164,10 @@ def _filled(config: FolderConfig, tensors: Tensors, file: str) -> nn.Module:
         f"{CONFIG} as it was saved."
     )
     raise SubjectError("\n".join((first, *lines, last)))
+
+
+def _unfilled(config: FolderConfig) -> nn.Module:
+    return transformers.build(config.settings, config.architecture)
 
 
 def _named(title: str, keys: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from audit.errors import SubjectError
+from audit.loading.bounded_building import Bounds, build_bounded
 from audit.loading.hf_config import CONFIG, FolderConfig
 from audit.loading.keys import find_state_dict, to_load
 from audit.loading.mismatch import check_fit
@@ -23,11 +24,13 @@ DESCRIBING = (
 """What of `pretrained_cfg` is taken: the network and its input, not where weights lie."""
 
 
-def build_timm(config: FolderConfig) -> nn.Module:
+def build_timm(config: FolderConfig, bounds: Bounds) -> nn.Module:
     """The network with random weights.
 
     Raises:
-        SubjectError: for a name that timm does not know, or arguments that lead elsewhere or do not fit.
+        SubjectError: for a name that timm does not know, or arguments that lead elsewhere.
+        OutgrownError: when it is larger than the bounds.
+        Exception: of any kind, where arguments do not fit the network.
     """
     import timm  # noqa: PLC0415 - takes seconds
 
@@ -37,17 +40,10 @@ def build_timm(config: FolderConfig) -> nn.Module:
             f"{shown(repr(config.architecture))}. It may need a newer timm than {timm.__version__}."
         )
     arguments = _arguments(config)
-    try:
-        network = timm.create_model(
-            config.architecture.partition(".")[0], pretrained=False, pretrained_cfg=_declared(config), **arguments
-        )
-    except Exception as error:
-        raise SubjectError(
-            f"Expected {CONFIG} of {config.folder.name} to describe a {config.architecture}, got "
-            f"{type(error).__name__}: {shown(str(error))}. Correct it."
-        ) from None
-    assert isinstance(network, nn.Module)
-    return network
+    name, declared = config.architecture.partition(".")[0], _declared(config)
+    return build_bounded(
+        lambda: timm.create_model(name, pretrained=False, pretrained_cfg=declared, **arguments), bounds
+    )
 
 
 def declared_by_timm(network: nn.Module, config: FolderConfig) -> Steps:

@@ -1,12 +1,15 @@
 """Reading, rewriting, running and converting ONNX graphs: one test for each thing that the adapters wall off."""
 
 import copy
+import os
 import pickle
+import subprocess
 import sys
 
 import numpy as np
 import pytest
 
+from audit.adapters import onnx_runtime
 from audit.adapters.onnx import OnnxModel
 from audit.adapters.onnx_reading import MOST_BYTES, objection, read_model
 from audit.adapters.onnx_rewrite import in_float32, in_inference_mode, with_free_batch, with_output
@@ -247,3 +250,49 @@ def test_what_the_runtime_refuses_is_said(tmp_path, capfd):
     with pytest.raises(SubjectError, match=r"Expected a graph that onnxruntime .* can run, got from other.onnx"):
         Session(model, "other.onnx").open()
     assert capfd.readouterr().err == ""
+
+
+def test_nothing_is_told_to_anyone(tmp_path):
+    """The library's telemetry writes an identifier below the home folder as soon as it is imported."""
+    path = saved(tmp_path, *nchw())
+    code = (
+        "import sys; from pathlib import Path; from audit.adapters.onnx_reading import read_model\n"
+        "from audit.adapters.onnx_runtime import Session; Session(read_model(Path(sys.argv[1])), 'm').open()"
+    )
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {k: v for k, v in os.environ.items() if k not in ("CI", "ORT_DISABLE_TELEMETRY")} | {
+        "HOME": str(home)
+    }
+    subprocess.run([sys.executable, "-c", code, path], check=True, env=environment)
+    assert list(home.rglob("*")) == []
+
+
+def looping(trips):
+    """A graph that turns its input into itself, so many times."""
+    graph = Graph(["n", 3, 8, 8])
+    boolean, number = onnx.TensorProto.BOOL, onnx.TensorProto.FLOAT
+    again = onnx.helper.make_node("Identity", ["go"], ["go_on"])
+    work = onnx.helper.make_node("Sin", ["state"], ["next"])
+    body = onnx.helper.make_graph(
+        [again, work], "body",
+        [onnx.helper.make_tensor_value_info("i", onnx.TensorProto.INT64, []),
+         onnx.helper.make_tensor_value_info("go", boolean, []),
+         onnx.helper.make_tensor_value_info("state", number, None)],
+        [onnx.helper.make_tensor_value_info("go_on", boolean, []),
+         onnx.helper.make_tensor_value_info("next", number, None)],
+    )  # fmt: skip
+    flat = graph.add("Flatten", "images")
+    seen = graph.add("Loop", graph.hold(np.array(trips, np.int64)), graph.hold(np.array(True)), flat, body=body)
+    return OnnxModel(graph.model(graph.linear(seen, 192, 3)))
+
+
+def test_a_graph_that_never_ends_is_ended(monkeypatch):
+    images = random_images(2)
+    (scores,) = Session(looping(3), "loop.onnx").run(images).values()
+    assert scores.shape == (2, 3)
+    monkeypatch.setattr(onnx_runtime, "SECONDS", 0.1)
+    monkeypatch.setattr(onnx_runtime, "SECONDS_AN_IMAGE", 0.2)
+    text = r"Expected loop.onnx to answer on an input of 2x3x8x8 within 1 seconds, got no answer\. It may loop for ever"
+    with pytest.raises(SubjectError, match=text):
+        Session(looping(2**62), "loop.onnx").run(images)

@@ -43,6 +43,16 @@ def test_weights_that_cannot_be_read(audit, tmp_path, kind):
     assert_refused(ended, 2, "Expected", "got", "model.safetensors")
 
 
+def test_a_line_in_a_name_is_no_line_of_ours(audit, tmp_path):
+    path = tmp_path / "model\nPASSED: all rules.safetensors"
+    path.write_bytes(b"")
+
+    ended = audit("describe", "--model", str(path))
+
+    assert_refused(ended, 2, "Expected", "got")
+    assert not [line for line in (ended.out + ended.err).splitlines() if line.startswith("PASSED")]
+
+
 def test_weights_of_another_architecture(audit, tmp_path):
     ended = audit(*digits_run(tmp_path / "run", model="timm:test_vit?num_classes=10&in_chans=1"))
 
