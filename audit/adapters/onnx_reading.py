@@ -14,6 +14,7 @@ What is walled off, how it was seen, and the test in tests/audit/adapters/test_o
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,7 @@ def _inside(path: Path, place: str) -> Path:
     """The file of external data, which lies in the model's folder and is neither a link nor behind one."""
     folder = path.parent.resolve()
     file = folder / place
-    if Path(place).is_absolute() or file.resolve() != file or not file.is_relative_to(folder):
+    if Path(place).is_absolute() or Path(os.path.realpath(file)) != file or not file.is_relative_to(folder):
         raise UnsafeArtefactError(
             f"Expected the external data of {path.name} in its own folder and no link, got {shown(place)!r}. Nothing "
             "of it was read. Ask whoever made it, or export it again with its data beside it."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ def read_config(target: str) -> FolderConfig:
         UnsafeArtefactError: when the folder needs code of its own.
         SubjectError: when the network is no image classifier that can be audited.
     """
-    folder = Path(target).expanduser().resolve()
+    folder = Path(os.path.realpath(Path(target).expanduser()))
     settings = read_json(folder, CONFIG) if folder.is_dir() else None
     if settings is None:
         got = "a folder without it" if folder.is_dir() else "a file" if folder.exists() else "nothing there"

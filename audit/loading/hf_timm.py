@@ -50,7 +50,7 @@ def declared_by_timm(network: nn.Module, config: FolderConfig) -> Steps:
     """The preprocessing that the folder declares, or that timm knows of this network.
 
     Raises:
-        SubjectError: for a crop that is no centre crop.
+        SubjectError: for a crop mode that is not known.
     """
     from timm.data import resolve_model_data_config  # noqa: PLC0415 - takes seconds
 

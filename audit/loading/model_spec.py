@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,7 +157,7 @@ def parse_spec(spec: str) -> ModelSpec:
             raise UsageError(f"Expected {SCHEMES['py']}, got {spec!r}. Name the function that returns the model.")
         shown = f"{Path(location).name}:{factory}"
     elif scheme in LOCATED:
-        shown = Path(target).expanduser().resolve().name
+        shown = Path(os.path.realpath(Path(target).expanduser())).name  # also at the end of a loop of links
     return ModelSpec(scheme, target, arguments, f"{scheme}:{shown}" + (f"?{query}" if mark else ""), guess)
 
 

@@ -35,6 +35,8 @@ class Geometry:
         interpolation: `bilinear`, `bicubic`, `nearest`, `lanczos`, `box` or `hamming`.
         margin: how half of an odd margin around the crop is rounded: to even, as torchvision and timm do, or down, as
             transformers does.
+        border: None, or the colour (0 to 255, one value a channel or one for all) around an image whose longer side in
+            place of the shorter was brought to `resize`: nothing of it is lost (timm's crop mode `border`).
     """
 
     channels: int
@@ -42,6 +44,7 @@ class Geometry:
     crop: tuple[int, int] | None = None
     interpolation: str = "bilinear"
     margin: Margin = "even"
+    border: tuple[int, ...] | None = None
 
     def apply(self, image: Image.Image) -> npt.NDArray[np.uint8]:
         """The image as (c, h, w) uint8: converted to the channels, resized with antialiasing, then cropped.
@@ -55,7 +58,8 @@ class Geometry:
         if (height, width) != (picture.height, picture.width):
             picture = picture.resize((width, height), RESAMPLING[self.interpolation])
         array = np.asarray(picture, dtype=np.uint8)
-        return np.ascontiguousarray(self._cropped(array[None] if array.ndim == 2 else array.transpose(2, 0, 1)))
+        planes = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+        return np.ascontiguousarray(self._cropped(planes, np.asarray(self.border or 0, dtype=np.uint8)))
 
     def apply_float(self, image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """The same for an image that 8 bits would damage.
@@ -76,13 +80,14 @@ class Geometry:
             method = RESAMPLING[self.interpolation]
             resized = [np.asarray(Image.fromarray(plane).resize((width, height), method)) for plane in planes]
             planes = np.clip(np.stack(resized), 0, 1)
-        return np.ascontiguousarray(self._cropped(planes), dtype=np.float32)
+        border = np.asarray(self.border or 0, dtype=np.float32) / np.float32(255)
+        return np.ascontiguousarray(self._cropped(planes, border), dtype=np.float32)
 
     def output_size(self, native: tuple[int, int] | None = None) -> tuple[int, int] | None:
         """(height, width) of what `apply` returns; None when it depends on a native size that is not given."""
         if self.crop is not None:
             return self.crop
-        if isinstance(self.resize, tuple):
+        if isinstance(self.resize, tuple) and self.border is None:
             return self.resize
         return None if native is None else self._resized(native)
 
@@ -90,18 +95,26 @@ class Geometry:
         """(height, width) after resizing and before cropping."""
         if self.resize is None:
             return size
+        if self.border is not None:
+            wanted = self.resize if isinstance(self.resize, tuple) else (self.resize, self.resize)
+            ratio = max(size[0] / wanted[0], size[1] / wanted[1])
+            return max(1, round(size[0] / ratio)), max(1, round(size[1] / ratio))
         if isinstance(self.resize, tuple):
             return self.resize
         height, width = size
         longer = int(self.resize * max(size) / min(size))
         return (longer, self.resize) if width <= height else (self.resize, longer)
 
-    def _cropped(self, planes: npt.NDArray[Pixel]) -> npt.NDArray[Pixel]:
-        """The centre of (c, h, w); smaller images are padded with black first, as torchvision does."""
+    def _cropped(self, planes: npt.NDArray[Pixel], border: npt.NDArray[Pixel]) -> npt.NDArray[Pixel]:
+        """The centre of (c, h, w); smaller images are padded first, with the border's colour, else black."""
         if self.crop is None:
             return planes
-        short = [max(want - have, 0) for want, have in zip(self.crop, planes.shape[1:], strict=True)]
-        padded = np.pad(planes, [(0, 0), *((lack // 2, (lack + 1) // 2) for lack in short)])
+        sizes = [max(want, have) for want, have in zip(self.crop, planes.shape[1:], strict=True)]
+        padded = np.empty_like(planes, shape=(len(planes), *sizes))
+        padded[:] = border.reshape(-1, 1, 1)
+        starts = [(size - have) // 2 for size, have in zip(sizes, planes.shape[1:], strict=True)]
+        inside = [slice(start, start + have) for start, have in zip(starts, planes.shape[1:], strict=True)]
+        padded[:, inside[0], inside[1]] = planes
         margins = [have - want for want, have in zip(self.crop, padded.shape[1:], strict=True)]
         top, left = (margin // 2 if self.margin == "floor" else round(margin / 2) for margin in margins)
         return padded[:, top : top + self.crop[0], left : left + self.crop[1]]
@@ -153,6 +166,8 @@ class Preprocessing:
             parts.append(f"crop={_size(geometry.crop[0] if square else geometry.crop)}")
         if geometry.crop is not None and geometry.margin != "even":
             parts.append(f"margin={geometry.margin}")
+        if geometry.border is not None:
+            parts.append(f"border={','.join(map(str, geometry.border))}")
         if geometry.resize is not None and geometry.interpolation != "bilinear":
             parts.append(f"interpolation={geometry.interpolation}")
         if normalisation.channel_order != "rgb":

@@ -44,8 +44,15 @@ def resolve(
     if fixed is not None and steps.resize is None and steps.crop is None:
         steps = dataclasses.replace(steps, resize=fixed, origin=f"{steps.origin}, size of the model's input")
     normalisation = _normalisation(steps, channels, notes)
-    crop = (steps.resize, steps.resize) if isinstance(steps.resize, int) and steps.crop is None else steps.crop
-    geometry = Geometry(channels, steps.resize, crop, steps.interpolation or "bilinear", steps.margin or "even")
+    crop = steps.crop
+    if crop is None and isinstance(steps.resize, int):
+        crop = (steps.resize, steps.resize)
+    elif crop is None and isinstance(steps.resize, tuple) and steps.border is not None:
+        crop = steps.resize
+    geometry = Geometry(
+        channels, steps.resize, crop, steps.interpolation or "bilinear", steps.margin or "even",
+        _border(steps.border, channels),
+    )  # fmt: skip
     size = geometry.output_size(None if native_shape is None else native_shape[1:])
     if size is None:
         raise UsageError(
@@ -66,6 +73,13 @@ def _overridden(declared: Steps, steps: Steps) -> Steps:
     if "resize" in given:
         given.setdefault("crop", None)
     return dataclasses.replace(declared, **given)
+
+
+def _border(colour: tuple[int, ...] | None, channels: int) -> tuple[int, ...] | None:
+    """A colour for so many channels; grey where a coloured border meets one channel."""
+    if colour is None or channels > 1:
+        return colour
+    return (round(sum(colour) / len(colour)),)
 
 
 def _normalisation(steps: Steps, channels: int, notes: list[str]) -> Normalisation:

@@ -33,6 +33,7 @@ class Steps:
         interpolation: a key of `RESAMPLING`.
         channel_order: `rgb` or `bgr`.
         margin: how half of an odd margin around the crop is rounded, `even` or `floor`.
+        border: colour (0 to 255) around an image whose longer side is brought to `resize`, one value or one a channel.
         origin: who said it.
     """
 
@@ -43,6 +44,7 @@ class Steps:
     interpolation: str | None = None
     channel_order: ChannelOrder | None = None
     margin: Margin | None = None
+    border: tuple[int, ...] | None = None
     origin: str = "nothing declared"
 
 
@@ -73,7 +75,7 @@ def parse_option(text: str) -> tuple[Literal["auto", "stated"], Steps]:
 
 
 def read_steps(values: Mapping[str, Any], origin: str, problems: list[str] | None = None) -> Steps:
-    """Steps from keys `mean std size crop interpolation order margin`, given as text or as numbers.
+    """Steps from keys `mean std size crop interpolation order margin border`, given as text or as numbers.
 
     Args:
         values: for example `{"mean": "0.5,0.5,0.5", "std": [0.5], "size": "32x48"}`.
@@ -86,7 +88,7 @@ def read_steps(values: Mapping[str, Any], origin: str, problems: list[str] | Non
     found = list(problems or [])
     readers = {
         "mean": _numbers, "std": _numbers, "size": _size, "crop": _size, "interpolation": _name, "order": _order,
-        "margin": _margin,
+        "margin": _margin, "border": _border,
     }  # fmt: skip
     read: dict[str, Any] = {}
     for key, value in values.items():
@@ -109,6 +111,7 @@ def read_steps(values: Mapping[str, Any], origin: str, problems: list[str] | Non
         interpolation=read.get("interpolation"),
         channel_order=read.get("order"),
         margin=read.get("margin"),
+        border=read.get("border"),
         origin=origin,
     )
 
@@ -176,3 +179,13 @@ def _margin(value: Any) -> Margin:
     if value == "floor":
         return "floor"
     raise ValueError("even or floor")
+
+
+def _border(value: Any) -> tuple[int, ...]:
+    try:
+        colour = tuple(int(item) for item in _items(value, ","))
+    except (ValueError, TypeError):
+        colour = ()
+    if len(colour) not in (1, 3) or min(colour) < 0 or max(colour) > 255:
+        raise ValueError("whole numbers from 0 to 255, one or three")
+    return colour

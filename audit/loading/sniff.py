@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from audit.errors import SubjectError, UnsafeArtefactError
+from audit.loading.danger import refuse_unsafe
 from audit.loading.sources import shown
 from audit.scan import Kind, kind_of
 from audit.scan.kinds import HEAD_BYTES, is_text
@@ -51,16 +52,20 @@ def sniff(path: Path) -> Kind:
 
     Raises:
         SubjectError: for a file that is missing, empty, truncated or of another format, naming what it looks like.
-        UnsafeArtefactError: for an archive that expands too much.
+        UnsafeArtefactError: for an archive that expands too much, and for a file of another format in which something
+            would run.
     """
     size = _size_of(path)
     kind = kind_of(path)
     if kind is Kind.DAMAGED_ZIP:
+        refuse_unsafe(path)
         raise truncated(path, "the directory at the end of the archive is missing")
     if kind not in FORMATS:
+        remedy = REMEDIES.get(kind, SAVE_STATE_DICT)
+        refuse_unsafe(path, remedy=f"Nor are these weights, but {kind.value}. {remedy}")
         raise SubjectError(
             f"Expected weights (safetensors, or a file of torch.save), got {shown(path.name)}, which looks like "
-            f"{_looks_like(path, kind)}. {REMEDIES.get(kind, SAVE_STATE_DICT)}"
+            f"{_looks_like(path, kind)}. {remedy}"
         )
     if kind is Kind.SAFETENSORS:
         _check_safetensors_size(path, size)

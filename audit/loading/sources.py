@@ -172,9 +172,11 @@ def existing(location: str, what: str) -> Path:
     """The path of a file or folder that is there.
 
     Raises:
-        DataError: when it is not.
+        DataError: when it is not, or is a device, pipe or socket, which may never end.
     """
     path = Path(location).expanduser()
     if not path.exists():
         raise DataError(f"Expected {what} at {location!r}, got nothing there. Check the path.")
+    if not (path.is_file() or path.is_dir()):
+        raise DataError(f"Expected {what} at {location!r}, got a device, pipe or socket. Name a file or a folder.")
     return path

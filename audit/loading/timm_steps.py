@@ -19,11 +19,11 @@ def timm_steps(config: Mapping[str, Any], name: str, origin: str, img_size: Any 
         img_size: the network's own input size where it was stated; the configuration's counts otherwise.
 
     Raises:
-        SubjectError: for a crop that is no centre crop.
+        SubjectError: for a crop mode that timm did not have when this was written.
     """
-    if config["crop_mode"] not in ("center", "squash"):
+    if config["crop_mode"] not in ("center", "squash", "border"):
         raise SubjectError(
-            f"Expected a timm model with crop_mode center or squash, got {config['crop_mode']} for {name}. "
+            f"Expected a timm model with crop_mode center, squash or border, got {config['crop_mode']} for {name}. "
             "State the preprocessing with --preprocess mean=.../std=.../size=HxW."
         )
     size = sides(img_size) or (int(config["input_size"][1]), int(config["input_size"][2]))
@@ -35,6 +35,7 @@ def timm_steps(config: Mapping[str, Any], name: str, origin: str, img_size: Any 
         resize=(scaled[0], scaled[1]) if exact else scaled[0],
         crop=size,
         interpolation=config["interpolation"],
+        border=tuple(round(255 * value) for value in config["mean"]) if config["crop_mode"] == "border" else None,
         origin=origin,
     )
 

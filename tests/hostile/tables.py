@@ -143,7 +143,7 @@ def _headers(corpus: Corpus) -> None:
         "npy-header-evaluated", ".npy",
         lambda s: npy(b"", header=f"{{'descr': {s.python}, 'fortran_order': False, 'shape': (0,)}}"),
         "a header that is a program, for numpy as it was long ago", kind="data", commands=("scan", "weights"),
-        expect="plain", executes="numpy header", codes={"scan": (0, 3, 4)},
+        expect="plain", executes="numpy header", codes={"scan": (0, 3, 4), "weights": (4,)},
     )  # fmt: skip
     corpus.add(
         "npz-bomb", ".npz", lambda _: _grown_npz(), "images that grow a thousandfold after the header's own count",

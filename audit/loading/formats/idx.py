@@ -103,7 +103,7 @@ def _open(rows: Rows, labels: Rows, problems: Problems, class_names: Sequence[st
 
 
 def _images_file(folder: Path, prefix: str) -> Path:
-    found = sorted(folder.glob(f"{prefix}-images?idx3-ubyte*"))
+    found = sorted(path for path in folder.glob(f"{prefix}-images?idx3-ubyte*") if path.is_file())
     if not found:
         names = sorted(entry.name for entry in folder.iterdir())
         raise DataError(
@@ -131,7 +131,8 @@ def _read(path: Path, n_axes: int) -> Rows:
             shape = _shape(file, n_axes, path.name)
             return Rows(file.fileno(), file.tell(), shape, np.dtype(np.uint8), path.name, file)
         with gzip.open(file) as stream:
-            return Rows.spooled(stream, _shape(stream, n_axes, path.name), np.dtype(np.uint8), path.name)
+            shape = _shape(stream, n_axes, path.name)
+            return Rows.spooled(stream, shape, np.dtype(np.uint8), path.name, stored=path.stat().st_size)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(
             f"Expected a whole idx file, got {path.name}, which cannot be read ({error}). Download it again."

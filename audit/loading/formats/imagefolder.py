@@ -95,7 +95,7 @@ def _list_class(folder: Path, label: int, root: Path, inside: Path, listing: _Li
             path = Path(parent, name)
             if path.is_symlink() and not leads_inside(path, inside):
                 listing.links.append(_below(root, parent, name))
-            elif path.suffix.lower() in IMAGE_SUFFIXES:
+            elif path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
                 listing.images.append(path.relative_to(root))
                 listing.labels.append(label)
             else:
@@ -104,7 +104,7 @@ def _list_class(folder: Path, label: int, root: Path, inside: Path, listing: _Li
 
 def leads_inside(link: Path, inside: Path) -> bool:
     """Whether a link ends at a file in this folder, which is given without links."""
-    target = link.resolve()
+    target = Path(os.path.realpath(link))
     return target.is_file() and target.is_relative_to(inside)
 
 

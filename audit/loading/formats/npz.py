@@ -83,7 +83,7 @@ def _open_archive(path: Path) -> tuple[Rows, Rows]:
                 )
             images, labels = (_member(archive, key, path.name) for key in pairs[0])
             return images, labels
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError, KeyError) as error:
         raise DataError(
             f"Expected a whole .npz archive, got {path.name}, which cannot be read ({error}). "
             "Download or write it again."
@@ -94,7 +94,8 @@ def _member(archive: zipfile.ZipFile, key: str, origin: str) -> Rows:
     name = f"{origin}[{key!r}]"
     with archive.open(f"{key}.npy") as member:
         shape, fortran_order, dtype = _header(member, name)
-        return _c_ordered(Rows.spooled(member, shape, dtype, name), fortran_order)
+        stored = archive.getinfo(f"{key}.npy").compress_size
+        return _c_ordered(Rows.spooled(member, shape, dtype, name, stored=stored), fortran_order)
 
 
 def _array_file(path: Path) -> Rows:

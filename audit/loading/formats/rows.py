@@ -10,10 +10,12 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from audit.errors import DataError
+from audit.errors import DataError, UnsafeArtefactError
 from audit.loading.formats.spool import Spool
 
 CHUNK_BYTES = 1 << 20
+MOST_GROWTH, GROWTH_FROM_BYTES = 200, 256 << 20
+"""How many times its stored size an array may have, above a size that harms nobody."""
 
 
 class ByteStream(Protocol):
@@ -40,6 +42,10 @@ class Rows:
     ) -> None:
         self.shape, self.dtype, self.name = shape, dtype, name
         self._descriptor, self._offset, self._owner = descriptor, offset, owner
+        if 0 in shape[1:]:
+            raise DataError(
+                f"Expected at least one value in each row of {name}, got the shape {shape}. Write it again."
+            )
         self._row_bytes = math.prod(shape[1:]) * dtype.itemsize
         held, needed = os.fstat(descriptor).st_size - offset, self._row_bytes * len(self)
         if held < needed:
@@ -49,17 +55,38 @@ class Rows:
             )
 
     @classmethod
-    def spooled(cls, stream: ByteStream, shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> Rows:
-        """What is left of a stream, copied to a temporary file."""
+    def spooled(
+        cls, stream: ByteStream, shape: tuple[int, ...], dtype: np.dtype[Any], name: str, *, stored: int
+    ) -> Rows:
+        """An array that begins here in a stream, copied to a temporary file; what follows it is left unread.
+
+        Args:
+            stream: of the array's bytes.
+            shape: as its header states it.
+            dtype: of its elements.
+            name: of the array, for messages.
+            stored: bytes of the stream before decompression.
+
+        Raises:
+            DataError: when the stream ends too early.
+            UnsafeArtefactError: when the array is many times as large as what is stored.
+        """
+        left = math.prod(shape) * dtype.itemsize
+        if left > max(MOST_GROWTH * stored, GROWTH_FROM_BYTES):
+            raise UnsafeArtefactError(
+                f"Expected an array of about its stored size, got {name}, which grows from {stored:,} to {left:,} "
+                "bytes. Nothing of it was unpacked; ask whoever made it."
+            )
         spool = Spool()
-        while chunk := stream.read(CHUNK_BYTES):
+        while left and (chunk := stream.read(min(left, CHUNK_BYTES))):
             spool.append(chunk)
+            left -= len(chunk)
         return cls(spool.descriptor, 0, shape, dtype, name, spool)
 
     @classmethod
     def of(cls, array: npt.NDArray[Any], name: str) -> Rows:
         """An array in memory, moved to a temporary file."""
-        return cls.spooled(io.BytesIO(array.tobytes()), array.shape, array.dtype, name)
+        return cls.spooled(io.BytesIO(array.tobytes()), array.shape, array.dtype, name, stored=array.nbytes)
 
     def __len__(self) -> int:
         """Number of rows."""

@@ -308,3 +308,13 @@ def test_an_internal_error_is_said_without_a_traceback_and_with_one_on_request(a
     monkeypatch.setattr(catalog, "all_probes", breaks)
     assert_refused(audit("probes", "list"), 2, "internal error, ZeroDivisionError: division by zero", "-v")
     assert "Traceback" in audit("-v", "probes", "list").err
+
+
+@pytest.mark.parametrize("scheme", ["", "onnx:", "script:", "export:", "hf:"])
+def test_a_link_to_itself(audit, tmp_path, scheme):
+    path = tmp_path / "model.pt"
+    path.symlink_to(path)
+
+    ended = audit("describe", "--model", f"{scheme}{path}")
+
+    assert_refused(ended, 2, "Expected", "got")

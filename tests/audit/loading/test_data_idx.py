@@ -1,13 +1,14 @@
 """Files of MNIST's kind: planted pairs, gzipped or not, and every refusal."""
 
 import gzip
+import os
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from audit.errors import DataError, UsageError
+from audit.errors import DataError, UnsafeArtefactError, UsageError
 from audit.loading.datasets import fit, open_dataset
 from audit.loading.preprocess import Geometry
 
@@ -61,3 +62,31 @@ def test_mnist_refusals(tmp_path: Path) -> None:
     cut.write_bytes(cut.read_bytes()[:-1])
     with pytest.raises(DataError, match=r"Expected 210 bytes .* got 209: the file is truncated"):
         open_dataset(f"mnist:{cut}")
+
+
+def test_what_is_not_read(tmp_path: Path) -> None:
+    """A pipe waits for ever, rows without values never end, and a header may promise terabytes."""
+    os.mkfifo(tmp_path / "t10k-images-idx3-ubyte")
+    with pytest.raises(DataError, match="Expected t10k-images-idx3-ubyte"):
+        open_dataset(f"mnist:{tmp_path}")
+    with pytest.raises(DataError, match="got a device, pipe or socket"):
+        open_dataset(f"mnist:{tmp_path / 't10k-images-idx3-ubyte'}")
+
+    folder = tmp_path / "zeros"
+    folder.mkdir()
+    labels = _idx(folder / "t10k-labels-idx1-ubyte.gz", LABELS.astype(np.uint8))
+    images = folder / "t10k-images-idx3-ubyte.gz"
+    images.write_bytes(gzip.compress(bytes([0, 0, 8, 3]) + np.array([2**32 - 1, 0, 28], dtype=">u4").tobytes()))
+    with pytest.raises(DataError, match="Expected at least one value in each row of t10k-images"):
+        open_dataset(f"mnist:{folder}")
+    images.write_bytes(
+        gzip.compress(bytes([0, 0, 8, 3]) + np.array([2**16, 2**12, 28], dtype=">u4").tobytes() + bytes(9))
+    )
+    with pytest.raises(
+        UnsafeArtefactError, match=r"grows from \d+ to 7,516,192,768 bytes\. Nothing of it was unpacked"
+    ):
+        open_dataset(f"mnist:{folder}")
+    _idx(images, GREY)
+    images.write_bytes(gzip.compress(gzip.decompress(images.read_bytes()) + bytes(5_000_000)))  # what follows is left
+    assert len(open_dataset(f"mnist:{folder}").labels) == len(LABELS)
+    assert labels.is_file()

@@ -1,6 +1,7 @@
 """Image folders: planted sets and every refusal."""
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -118,3 +119,22 @@ def test_ids_do_not_depend_on_names(tmp_path: Path) -> None:
     assert one.ids == two.ids
     assert len(set(one.ids)) == 3
     assert one.digest == two.digest
+
+
+def test_a_pipe_is_no_image(tmp_path: Path) -> None:
+    """Whoever opens it waits for ever."""
+    (tmp_path / "a").mkdir()
+    os.mkfifo(tmp_path / "a" / "waits.png")
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "a" / "image.png")
+    dataset = open_dataset(f"imagefolder:{tmp_path}")
+    assert len(dataset) == 1
+    assert any("waits.png" in note for note in dataset.notes)
+
+
+def test_links_that_lead_round_in_a_circle(tmp_path: Path) -> None:
+    for name in ("a/one.png", "a/two.png"):
+        _plant(tmp_path / name)
+    (tmp_path / "a" / "loop.png").symlink_to(tmp_path / "a" / "loop.png")
+    dataset = open_dataset(f"imagefolder:{tmp_path}")
+    assert len(dataset) == 2
+    assert any("loop.png" in note for note in dataset.notes)

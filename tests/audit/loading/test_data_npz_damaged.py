@@ -57,3 +57,13 @@ def test_damaged_npy(tmp_path: Path) -> None:
             open_dataset(spec)
     with pytest.raises(DataError, match=r"Expected images and labels, got one array file X\.npy\. Write"):
         open_dataset(f"npz:{tmp_path / 'X.npy'}")
+
+
+def test_a_name_that_the_directory_does_not_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An archive may list one name and hold another."""
+    _save(tmp_path, x=GREY, y=LABELS)
+    path = tmp_path / "set.npz"
+    path.write_bytes(path.read_bytes().replace(b"x.npy", b"q.npy"))
+    path.write_bytes(path.read_bytes()[::-1].replace(b"ypn.q", b"ypn.x", 1)[::-1])  # the directory's entry alone
+    with pytest.raises(DataError, match=r"Expected a whole \.npz archive, got set\.npz"):
+        open_dataset(f"npz:{path}")

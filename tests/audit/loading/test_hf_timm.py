@@ -74,8 +74,8 @@ def test_folders_of_timm_that_are_refused(tmp_path: Path, change: dict, said: st
 
 def test_a_stated_preprocessing_is_taken_alone(tmp_path: Path) -> None:
     save_timm(tmp_path, "test_resnet")
-    edit(tmp_path, lambda values: values["pretrained_cfg"].update(crop_mode="border"))
-    with pytest.raises(SubjectError, match="crop_mode center or squash, got border"):
+    edit(tmp_path, lambda values: values["pretrained_cfg"].update(crop_mode="fish-eye"))
+    with pytest.raises(SubjectError, match="crop_mode center, squash or border, got fish-eye"):
         loaded_of(f"hf:{tmp_path}")
     assert loaded_of(f"hf:{tmp_path}", preprocess="imagenet/size=64").subject.input_shape == (3, 64, 64)
 

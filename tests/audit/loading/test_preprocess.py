@@ -1,14 +1,18 @@
 """Geometry against torchvision, and the grammar of `--preprocess`."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torchvision.transforms as T  # noqa: N812
 from PIL import Image
+from timm.data import create_transform
 
 from audit.errors import UsageError
 from audit.loading.preprocess import Geometry, Normalisation
 from audit.loading.preprocess_choice import resolve
 from audit.loading.preprocess_option import CIFAR, IMAGENET, Steps, parse_option
+from audit.loading.timm_steps import timm_steps
 
 RNG = np.random.default_rng(0)
 DECLARED = Steps(IMAGENET.mean, IMAGENET.std, 256, (224, 224), "bicubic", origin="somewhere")
@@ -29,6 +33,32 @@ def test_geometry_equals_torchvision(size: tuple[int, int], crop: tuple[int, int
     geometry = Geometry(3, resize, crop, "bicubic")  # type: ignore[arg-type]
     assert np.array_equal(geometry.apply(image), expected)
     assert geometry.output_size(size) == expected.shape[1:]
+
+
+@pytest.mark.parametrize("size", [(32, 32), (37, 53), (80, 41), (20, 64)])
+@pytest.mark.parametrize("percent", [1.0, 0.875])
+@pytest.mark.parametrize("side", [(30, 30), (28, 40)])
+def test_a_border_equals_timms(size: tuple[int, int], percent: float, side: tuple[int, int]) -> None:
+    config = {"input_size": (3, *side), "mean": (0.5, 0.4, 0.25), "std": (1.0, 1.0, 1.0), "interpolation": "bicubic",
+              "crop_pct": percent, "crop_mode": "border"}  # fmt: skip
+    image = picture(*size)
+    expected = create_transform(**config, is_training=False, normalize=False)(image).numpy()
+    preprocessing, shape, _ = resolve("auto", timm_steps(config, "name", "timm"), 3, (3, *size))
+    assert shape == (3, *side)
+    assert np.array_equal(preprocessing.geometry.apply(image), expected)
+    smooth = dataclasses.replace(preprocessing.geometry, interpolation="bilinear")  # which overshoots nowhere
+    exact = smooth.apply_float(np.asarray(image, dtype=np.float32).transpose(2, 0, 1) / 255)
+    assert np.abs(exact * 255 - smooth.apply(image)).max() <= 2
+    again, _, _ = resolve(preprocessing.option(), None, 3, (3, *size))
+    assert again.geometry == preprocessing.geometry
+
+
+def test_a_border_around_grey_is_grey() -> None:
+    preprocessing, _, _ = resolve("mean=0.5/std=1/size=4/border=10,20,60", None, 1, (1, 2, 4))
+    assert preprocessing.geometry.apply(Image.new("L", (4, 2), 7))[0].tolist() == [[30] * 4, [7] * 4, [7] * 4, [30] * 4]
+    preprocessing, shape, _ = resolve("none/size=6x4/border=9", None, 3, (3, 2, 2))
+    assert shape == (3, 6, 4)
+    assert preprocessing.geometry.apply(Image.new("RGB", (2, 2)))[2, :, 0].tolist() == [9, 0, 0, 0, 0, 9]
 
 
 def test_channels_are_converted() -> None:
@@ -125,9 +155,11 @@ def test_resizing_is_noted() -> None:
         ),
         ("none/interpolation=cubic", "interpolation=nearest, bilinear"),
         ("none/order=grb", "order=rgb or bgr, got 'grb'"),
-        ("none/sise=3", "one of mean, std, size, crop, interpolation, order, margin, got 'sise'"),
+        ("none/sise=3", "one of mean, std, size, crop, interpolation, order, margin, border, got 'sise'"),
         ("imagenet/mean=0/std=1", "either imagenet or mean=/std=, got both"),
         ("none/size=3/size=4", "each option once"),
+        ("none/size=3/border=1,2", "border=whole numbers from 0 to 255, one or three, got '1,2'"),
+        ("none/size=3/border=256", "border=whole numbers from 0 to 255, one or three, got '256'"),
     ],
 )
 def test_wrong_options_are_explained(option: str, said: str) -> None:
