@@ -4,6 +4,7 @@ First the files are shown to be hostile: read naively, they act. Then nothing th
 act, hang, crash, write, or speak to the terminal.
 """
 
+import io
 import json
 import os
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 from tests.hostile import HostileFile, hostile_files
 from tests.hostile.archives import add_archives
 from tests.hostile.commands import DATA_COMMANDS, LARGEST_FILE, MODEL_COMMANDS, ROOT, Commands, words
+from tests.hostile.containers import state_dict, torch_legacy, torch_zip
 from tests.hostile.naive import READERS, wants_torch
 from tests.hostile.payloads import PAYLOADS
 from tests.hostile.pickles import add_pickles
@@ -124,6 +126,15 @@ def test_the_corpus_is_the_same_every_time(tmp_path):
     first, second = written(), written()
     native = {name for name in first if "native" in name or "jit" in name}
     assert [name for name in first.keys() - native if first[name] != second[name]] == []
+
+
+@pytest.mark.parametrize("made", [torch_zip, torch_legacy])
+def test_what_is_clean_in_the_corpus_is_read_by_torch(made):
+    """Else nothing hostile beside it would ever be reached."""
+    import torch
+
+    read = torch.load(io.BytesIO(made(state_dict())), weights_only=True)
+    assert {name: tuple(tensor.shape) for name, tensor in read.items()} == {"fc.weight": (10, 3), "fc.bias": (10,)}
 
 
 def live(tmp_path, files, canary):

@@ -64,6 +64,9 @@ def main() -> None:
     except KeyboardInterrupt:
         console.say("Stopped.")
         sys.exit(130)
+    except MemoryError:
+        console.say("error: Expected enough memory for this, got none left. Use a smaller file, or a larger machine.")
+        sys.exit(2)
     except Exception as error:  # an internal error: still one message, and the traceback on request
         console.error(error, internal=True)
         sys.exit(2)

@@ -14,12 +14,12 @@ class _State:
     verbose: bool = False
 
 
-_STATE = _State(verbose=os.environ.get("AUDIT_VERBOSE", "") not in ("", "0"))
+_STATE = _State()
 
 
 def set_verbose(verbose: bool) -> None:
-    """Tracebacks are shown from now on, when true."""
-    _STATE.verbose = _STATE.verbose or verbose
+    """Whether tracebacks are shown from now on; the environment may ask for them too."""
+    _STATE.verbose = verbose or os.environ.get("AUDIT_VERBOSE", "") not in ("", "0")
 
 
 def say(text: str = "") -> None:

@@ -100,10 +100,11 @@ def read_by_running(path: Path, kind: Kind, *, memory_bytes: int | None = None, 
 def _limits(path: Path, memory_bytes: int | None, seconds: int, *, code: bool) -> Limits:
     size = path.stat().st_size
     memory = MEMORY_BYTES[code] + 4 * size if memory_bytes is None else memory_bytes
-    return Limits(memory, seconds, file_bytes=_most_bytes(size))
+    return Limits(memory, seconds, file_bytes=most_bytes(size))
 
 
-def _most_bytes(size: int) -> int:
+def most_bytes(size: int) -> int:
+    """How much the tensors of a file of this size may take in full."""
     return MOST_REPEATED * size + SMALL_BYTES
 
 
@@ -111,7 +112,7 @@ def _read(
     path: Path, function: str, argument: Mapping[str, object], limits: Limits, *, code: bool
 ) -> tuple[Answer, object]:
     refuse_dangerous(path, harmless=is_storage_by_value)
-    told = {**argument, "name": shown(path.name), "most_bytes": _most_bytes(path.stat().st_size)}
+    told = {**argument, "name": shown(path.name), "most_bytes": most_bytes(path.stat().st_size)}
     with tempfile.TemporaryDirectory(prefix="trust-audit-") as folder:
         answer = run_apart(function, told, source=path, folder=Path(folder), limits=limits, code=code)
         try:

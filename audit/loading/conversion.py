@@ -16,12 +16,13 @@ from torch import Tensor
 
 from audit import __version__
 from audit.errors import SubjectError, UnsafeArtefactError, UsageError
-from audit.loading.apart import Found, read_by_running, read_with_placeholders
+from audit.loading.apart import Found, is_storage_by_value, most_bytes, read_by_running, read_with_placeholders
+from audit.loading.danger import refuse_dangerous
 from audit.loading.placeholders.elements import ELEMENTS
 from audit.loading.sniff import sniff
 from audit.loading.sources import shown
 from audit.loading.state_dicts import Tensors, stated_prefix
-from audit.loading.tensor_file import StoredTensor, write_tensors
+from audit.loading.tensor_file import StoredTensor, repeated, write_tensors
 from audit.loading.weights import digest_of, read_plainly
 from audit.loading.weights_choice import chosen, left_out
 from audit.sandbox.limits import SECONDS
@@ -102,6 +103,7 @@ def convert(request: ConversionRequest) -> Conversion:
     """
     _check_paths(request)
     kind = sniff(request.source)
+    refuse_dangerous(request.source, harmless=is_storage_by_value)
     source = digest_of(request.source)
     found = _read(request, kind)
     more = "dequantise or densify the network there" if request.allow_code else RUN_CODE
@@ -112,6 +114,9 @@ def convert(request: ConversionRequest) -> Conversion:
         left += tuple(f"{shown(key)} (without the prefix)" for key in tensors if not key.startswith(prefix))
         tensors = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
     _check_plain(tensors, shown(source.name))
+    total, most = sum(tensor.nbytes for tensor in tensors.values()), most_bytes(source.bytes)
+    if total > most:
+        raise repeated(shown(source.name), total, most)
     metadata = {
         "format": "pt",
         "converted_by": f"trust-audit {__version__}",
@@ -121,7 +126,6 @@ def convert(request: ConversionRequest) -> Conversion:
     }
     _write(request.out, tensors, metadata)
     dtypes = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values())
-    total = sum(tensor.nbytes for tensor in tensors.values())
     result = digest_of(request.out)
     return Conversion(source, str(kind), found.how, place, dtypes, total, found.names, left, found.said, result)
 

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from audit.errors import UnsafeArtefactError
+
 ALIGNMENT = 8
 
 
@@ -32,6 +34,14 @@ class StoredTensor:
     shape: tuple[int, ...]
     size: int
     numbers: Callable[[], Any]
+
+
+def repeated(name: str, got: int, most: int) -> UnsafeArtefactError:
+    """The refusal of a file that unfolds: a kilobyte may say that one number is a matrix of terabytes."""
+    return UnsafeArtefactError(
+        f"Expected at most {most:,} bytes of tensors in {name}, got {got:,}: they repeat few numbers many times. Save "
+        "contiguous tensors where the file was made."
+    )
 
 
 def write_tensors(stream: BinaryIO, tensors: Sequence[StoredTensor], metadata: Mapping[str, str] | None = None) -> None:

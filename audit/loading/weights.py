@@ -12,6 +12,7 @@ import pickle
 import re
 import warnings
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,10 +21,11 @@ import safetensors.torch
 import torch
 
 from audit.errors import SubjectError, UnsafeArtefactError
-from audit.loading.apart import is_storage_by_value, read_with_placeholders
+from audit.loading.apart import is_storage_by_value, most_bytes, read_with_placeholders
 from audit.loading.danger import refuse_dangerous
 from audit.loading.sniff import CODE, FORMATS, WeightsFormat, needs_code, sniff, truncated, two_ways_on
 from audit.loading.sources import shown
+from audit.loading.tensor_file import repeated
 from audit.scan import Kind
 from audit.scan.pickles import globals_of
 from audit.schema import FileDigest
@@ -83,11 +85,35 @@ def read_plainly(path: Path, kind: Kind) -> object:
 
     Raises:
         SubjectError: for a file that is truncated or damaged.
-        UnsafeArtefactError: for one that would need code to be run.
+        UnsafeArtefactError: for one that would need code to be run, or whose tensors repeat few numbers without end.
     """
     if kind in CODE:
         raise needs_code(path, kind)
-    return _read_safetensors(path) if kind is Kind.SAFETENSORS else _read_torch(path, kind)
+    if kind is Kind.SAFETENSORS:
+        return _read_safetensors(path)
+    content = _read_torch(path, kind)
+    got, most = _bytes_in_full(content), most_bytes(path.stat().st_size)
+    if got > most:
+        raise repeated(shown(path.name), got, most)
+    return content
+
+
+def _bytes_in_full(content: object) -> int:
+    """What all dense tensors in nested dicts and lists take once each is stored in full."""
+    total, seen, waiting = 0, set[int](), [content]
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, torch.Tensor):
+            dense = value.layout is torch.strided and not value.is_meta
+            total += value.numel() * value.element_size() if dense else 0
+        elif isinstance(value, Mapping):
+            waiting += value.values()
+        elif isinstance(value, list | tuple):
+            waiting += value
+    return total
 
 
 def digest_of(path: Path) -> FileDigest:

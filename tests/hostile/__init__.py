@@ -23,6 +23,7 @@ def hostile_files(folder: Path, canary: Path) -> list[HostileFile]:
     from tests.hostile.archives import add_archives
     from tests.hostile.folders import add_folders
     from tests.hostile.graphs import add_graphs
+    from tests.hostile.growth import add_growth
     from tests.hostile.oddities import add_oddities
     from tests.hostile.pickles import add_pickles
     from tests.hostile.programs import add_programs
@@ -30,6 +31,8 @@ def hostile_files(folder: Path, canary: Path) -> list[HostileFile]:
 
     folder.mkdir(parents=True, exist_ok=True)
     corpus = Corpus(folder, canary)
-    for add in (add_pickles, add_archives, add_programs, add_oddities, add_graphs, add_folders, add_tables):
+    for add in (
+        add_pickles, add_archives, add_programs, add_oddities, add_growth, add_graphs, add_folders, add_tables,
+    ):  # fmt: skip
         add(corpus)
     return corpus.files

@@ -9,7 +9,7 @@ import warnings
 import zipfile
 from collections.abc import Iterable, Sequence
 
-from tests.hostile.opcodes import Node, Persistent, call, glob, program
+from tests.hostile.opcodes import Call, Node, Persistent, call, glob, program
 
 Members = Sequence[tuple[str, bytes]]
 WEIGHT = struct.pack("<30f", *(place / 30 for place in range(30)))
@@ -90,8 +90,21 @@ def torch_zip(
 def torch_legacy(node: Node, *, system: Node = None, keys: Node = None) -> bytes:
     """A file of torch before 1.6: five pickles, then the storages. `system` and `keys` replace two of the pickles."""
     information = system or {"protocol_version": 1001, "little_endian": True, "type_sizes": {"int": 4}}
-    heads = (_magic(), program(1001), program(information), program(node), program(keys or []))
+    heads = (_magic(), program(1001), program(information), program(_viewed(node)), program(keys or []))
     return b"".join(heads)
+
+
+def _viewed(node: Node) -> Node:
+    """The node as this format has it: a storage is named with the view of another that it is, here always none."""
+    if isinstance(node, Persistent):
+        return Persistent((*node.key, None)) if isinstance(node.key, tuple) and len(node.key) == 5 else node
+    if isinstance(node, dict):
+        return {key: _viewed(value) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return type(node)(_viewed(value) for value in node)
+    if isinstance(node, Call):
+        return Call(node.function, _viewed(node.arguments))
+    return node
 
 
 def _magic() -> bytes:

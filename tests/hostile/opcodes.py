@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import struct
 from dataclasses import dataclass, field
 from typing import Any
@@ -130,16 +131,27 @@ def _literal(value: Node, protocol: int) -> bytes:
         case tuple():
             return b"(" + b"".join(code(each, protocol) for each in value) + b"t"
         case list():
-            return b"(" + b"".join(code(each, protocol) for each in value) + b"l"
+            return _filled(b"]", b"l", b"e", [code(each, protocol) for each in value], protocol)
         case dict():
-            pairs = (code(key, protocol) + code(each, protocol) for key, each in value.items())
-            return b"(" + b"".join(pairs) + b"d"
+            pairs = [code(key, protocol) + code(each, protocol) for key, each in value.items()]
+            return _filled(b"}", b"d", b"u", pairs, protocol)
     raise TypeError(f"Expected something that a pickle can hold, got {value!r}.")
+
+
+def _filled(empty: bytes, old: bytes, fill: bytes, parts: list[bytes], protocol: int) -> bytes:
+    """A list or dict as Python itself writes it; torch's weights-only reader knows no other way."""
+    if protocol == 0:
+        return b"(" + b"".join(parts) + old
+    return empty + (b"(" + b"".join(parts) + fill if parts else b"")
 
 
 def _integer(value: int, protocol: int) -> bytes:
     if -(2**31) <= value < 2**31:
         return b"J" + struct.pack("<i", value) if protocol else f"I{value}\n".encode()
+    if protocol >= 2:
+        encoded = pickle.encode_long(value)
+        if len(encoded) < 256:
+            return b"\x8a" + bytes([len(encoded)]) + encoded
     return f"L{value}L\n".encode()
 
 

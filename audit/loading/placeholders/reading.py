@@ -8,12 +8,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from audit.errors import SubjectError
+from audit.errors import SubjectError, UnsafeArtefactError
 from audit.loading.placeholders.collection import Collection
 from audit.loading.placeholders.containers import Opened
 from audit.loading.placeholders.records import Blob, Tensor, steps
 from audit.loading.placeholders.unpickler import Census
-from audit.loading.tensor_file import StoredTensor, write_tensors
+from audit.loading.tensor_file import StoredTensor, repeated, write_tensors
 
 MOST_NAMED = 100
 
@@ -32,18 +32,16 @@ def read(argument: Mapping[str, Any], source: BinaryIO, tensors: BinaryIO) -> di
 
     Raises:
         SubjectError: for a file that is damaged, on purpose or not.
+        UnsafeArtefactError: for tensors that repeat few numbers without end.
     """
     census = Census()
     try:
         found = Collection(Opened(source, census).read())
         sizes = [tensor.numel * tensor.element.size for tensor in found.tensors]
         if sum(sizes) > argument["most_bytes"]:
-            raise SubjectError(
-                f"Expected at most {argument['most_bytes']:,} bytes of tensors in {argument['name']}, got "
-                f"{sum(sizes):,}: they repeat few numbers many times. Save contiguous tensors where the file was made."
-            )
+            raise repeated(argument["name"], sum(sizes), argument["most_bytes"])
         write(found.tensors, sizes, tensors)
-    except (MemoryError, OSError, SubjectError):
+    except (MemoryError, OSError, SubjectError, UnsafeArtefactError):
         raise
     except Exception as error:  # damage shows up as nearly any kind of error
         reason = (str(error).strip().splitlines() or ["nothing more"])[0][:200]

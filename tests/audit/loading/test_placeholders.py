@@ -19,7 +19,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from audit.errors import SubjectError
+from audit.errors import SubjectError, UnsafeArtefactError
 from audit.loading.placeholders.reading import read
 
 MOST = 1 << 28
@@ -397,7 +397,7 @@ def test_tensors_beyond_their_storage_are_refused(offset, sizes, strides, claime
 
 
 def test_few_numbers_repeated_without_end_are_refused():
-    with pytest.raises(SubjectError, match="they repeat few numbers many times"):
+    with pytest.raises(UnsafeArtefactError, match="they repeat few numbers many times"):
         found(view(0, [1 << 30, 1 << 30], [0, 0]))
 
 
@@ -488,7 +488,7 @@ def test_long_logs_are_left_out():
 FUZZ = """
 import io, random, resource, sys
 from pathlib import Path
-from audit.errors import SubjectError
+from audit.errors import SubjectError, UnsafeArtefactError
 from audit.loading.placeholders.reading import read
 resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
 whole, seed = Path(sys.argv[1]).read_bytes(), int(sys.argv[2])
