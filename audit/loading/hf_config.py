@@ -22,6 +22,11 @@ TWO_WAYS = (
     "--model py:FILE:FUNCTION --allow-code."
 )
 PLACEHOLDER = re.compile(r"LABEL_\d+")
+NUMBER = re.compile(r"[0-9]{1,9}")
+MOST_NAMED = 8
+MOST_COUNTED = 1_000_000
+"""Libraries write lists as long as a count says before they build anything; no classifier has so many of anything."""
+COUNTS = re.compile(r"num_(labels|classes|\w*layers|\w*blocks)|layers|depths?")
 ELSEWHERE = ("backbone", "use_timm_backbone", "use_pretrained_backbone", "backbone_kwargs")
 """Settings that name a network of another library or of the hub."""
 
@@ -68,6 +73,7 @@ def read_config(target: str) -> FolderConfig:
             f"Expected a folder with {CONFIG} at {target}, got {got}. Name the folder that save_pretrained wrote."
         )
     refuse_remote_code(settings, folder, CONFIG)
+    _check_counts(settings, folder)
     if settings.get("quantization_config"):
         raise SubjectError(
             f"Expected float weights in {folder.name}, got a quantised network (quantization_config in {CONFIG}). "
@@ -122,6 +128,29 @@ def refuse_remote_code(values: Mapping[str, Any], folder: Path, name: str) -> No
     )
 
 
+def _check_counts(settings: Mapping[str, Any], folder: Path) -> None:
+    """Goes on when no count and no table of labels, at any depth, is more than could be listed."""
+    faults, waiting = [], [settings]
+    while waiting:
+        for key, value in waiting.pop().items():
+            waiting += [part for part in (value if isinstance(value, list) else [value]) if isinstance(part, Mapping)]
+            faults += [] if _counted(key, value) <= MOST_COUNTED else [shown(key)]
+    if faults:
+        raise SubjectError(
+            f"Expected counts of at most {MOST_COUNTED:,} in {CONFIG} of {folder.name}, got more as "
+            f"{shown(', '.join(faults[:MOST_NAMED]))}. Correct it."
+        )
+
+
+def _counted(key: str, value: Any) -> float:
+    """How long a list may become by this setting."""
+    if key in ("id2label", "label2id"):
+        return len(value) if isinstance(value, Mapping | list) else 0
+    counts = value if isinstance(value, list) else [value]
+    counts = counts if COUNTS.fullmatch(key) else []
+    return sum(min(abs(count), MOST_COUNTED + 1) for count in counts if isinstance(count, int | float))
+
+
 def _transformers(folder: Path, settings: Mapping[str, Any]) -> FolderConfig:
     model_type = str(settings.get("model_type") or "")
     if not model_type or not transformers.is_known(model_type):
@@ -155,6 +184,11 @@ def _classifier_class(folder: Path, settings: Mapping[str, Any], model_type: str
 def _id2label(folder: Path, settings: Mapping[str, Any]) -> tuple[str, ...]:
     """Names by id; `LABEL_0` and the like are none."""
     stated = settings.get("id2label")
+    if stated and not isinstance(stated, Mapping | list):
+        raise SubjectError(
+            f"Expected id2label with a name for each id in {CONFIG} of {folder.name}, got {shown(repr(stated))}. "
+            "Correct it."
+        )
     number = len(stated) if stated else settings.get("num_labels", 2)
     if number == 1:
         raise SubjectError(
@@ -166,7 +200,7 @@ def _id2label(folder: Path, settings: Mapping[str, Any]) -> tuple[str, ...]:
     if names is None:
         raise SubjectError(
             f"Expected id2label with the ids 0 to {len(stated) - 1} in {CONFIG} of {folder.name}, got "
-            f"{shown(', '.join(map(str, list(stated)[:8])))}. Correct it."
+            f"{shown(', '.join(map(str, list(stated)[:MOST_NAMED])))}. Correct it."
         )
     return () if all(PLACEHOLDER.fullmatch(name) for name in names) else names
 
@@ -175,7 +209,7 @@ def _by_id(stated: Any) -> tuple[str, ...] | None:
     """Names in the order of their ids, or None when the ids are not 0, 1, 2, ..."""
     if isinstance(stated, list):
         return tuple(map(str, stated))
-    if not isinstance(stated, Mapping) or not all(str(key).isdecimal() for key in stated):
+    if not isinstance(stated, Mapping) or not all(NUMBER.fullmatch(key) for key in stated):
         return None
     names = {int(key): str(name) for key, name in stated.items()}
     return tuple(names[place] for place in range(len(names))) if set(names) == set(range(len(stated))) else None
@@ -183,6 +217,11 @@ def _by_id(stated: Any) -> tuple[str, ...] | None:
 
 def _timm(folder: Path, settings: Mapping[str, Any]) -> FolderConfig:
     declared = settings.get("pretrained_cfg") or {}
+    if not isinstance(declared, Mapping):
+        raise SubjectError(
+            f"Expected settings by name as pretrained_cfg in {CONFIG} of {folder.name}, got {shown(repr(declared))}. "
+            "Correct it."
+        )
     stated = settings.get("label_names") or declared.get("label_names") or settings.get("id2label")
     names = (_by_id(stated) if stated else None) or ()
     if all(PLACEHOLDER.fullmatch(name) for name in names):

@@ -9,22 +9,24 @@ that no steps can say are refused by name.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from PIL import Image
 
 from audit.adapters import transformers
-from audit.errors import SubjectError
+from audit.errors import AuditError, SubjectError
 from audit.loading.hf_config import FolderConfig, read_json, refuse_remote_code
 from audit.loading.preprocess_option import Steps, read_steps
 from audit.loading.sources import shown
 
 PREPROCESSOR = "preprocessor_config.json"
 PROCESSOR = "processor_config.json"
-INTERPOLATION = {int(method): method.name.lower() for method in Image.Resampling}
+INTERPOLATION: Mapping[float, str] = {int(method): method.name.lower() for method in Image.Resampling}
 """Names by PIL's numbers, which `resample` holds."""
 CONVNEXT_WARPS_FROM = 384
 LEVIT_SCALE = 256 / 224
+LARGEST_NUMBER = 1e6
+"""Of those in the file, whatever they mean; where a number must be positive, it is no smaller than one over this."""
 NOTHING_TO_IMAGES = frozenset({
     "do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_flip_channel_order", "do_convert_rgb",
     "do_reduce_labels",
@@ -50,7 +52,9 @@ def read_preprocessing(config: FolderConfig) -> tuple[Steps | None, tuple[str, .
     refuse_remote_code(values, config.folder, name)
     try:
         kind, settings = transformers.processor(values, config.model_type)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except AuditError:
+        raise
+    except Exception as error:  # of any kind, as the settings may be of any
         raise _unsaid(config, name, f"settings that transformers cannot read ({error})") from None
     if kind not in GEOMETRY:
         raise _unsaid(config, name, kind or f"{values.get('image_processor_type')!r}, which is not in transformers")
@@ -101,32 +105,50 @@ def _statistics(kind: str, settings: Settings) -> tuple[list[float], list[float]
 
     With factor f, offset o, mean m and deviation s: (255 f x - o - m) / s = (x - (o + m) / 255 f) / (s / 255 f).
     """
-    scale = 255 * float(settings["rescale_factor"]) if settings.get("do_rescale") else 255.0
+    scale = 255 * _positive(settings, "rescale_factor") if settings.get("do_rescale") else 255.0
     scale = 1.0 if abs(scale - 1) < 1e-9 else scale
     offset = 1.0 if settings.get("do_rescale") and settings.get("rescale_offset") else 0.0
     mean, std = [0.0], [1.0]
     if settings.get("do_normalize") and kind != "MobileViTImageProcessor":
-        mean, std = _numbers(settings["image_mean"]), _numbers(settings["image_std"])
+        mean, std = _numbers(settings, "image_mean"), _numbers(settings, "image_std")
     if kind == "EfficientNetImageProcessor" and settings.get("include_top"):
-        again = _numbers(settings["image_std"])
+        again = _numbers(settings, "image_std")
         std = [first * second for first, second in zip(std * (len(again) // len(std)), again, strict=True)]
     return [(offset + value) / scale for value in mean], [value / scale for value in std]
 
 
 def _interpolation(resample: Any) -> str:
-    name = "bilinear" if resample is None else INTERPOLATION.get(int(resample))
+    name = "bilinear" if resample is None else INTERPOLATION.get(resample) if _is_number(resample) else None
     if name is None:
         raise _Unsaid(f"resample {resample}")
     return name
 
 
-def _numbers(value: Any) -> list[float]:
-    return [float(entry) for entry in value] if isinstance(value, list | tuple) else [float(value)]
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST_NUMBER
+
+
+def _positive(settings: Settings, name: str) -> float:
+    value = settings.get(name)
+    if not _is_number(value) or value < 1 / LARGEST_NUMBER:
+        raise _Unsaid(f"{name} {value}")
+    return float(value)
+
+
+def _numbers(settings: Settings, name: str) -> list[float]:
+    """One value, or one a channel."""
+    value = settings.get(name)
+    entries: list[Any] = list(value) if isinstance(value, list | tuple) else [value]
+    if not entries or not all(map(_is_number, entries)):
+        raise _Unsaid(f"{name} {value}")
+    return [float(entry) for entry in entries]
 
 
 def _size(value: Any, name: str) -> int | tuple[int, int]:
     """Exact (height, width), or the shorter side."""
     stated = {key: side for key, side in value.items() if side} if isinstance(value, Mapping) else {}
+    if not all(_is_number(side) for side in stated.values()):
+        raise _Unsaid(f"{name} {value}")
     if set(stated) == {"height", "width"}:
         return int(stated["height"]), int(stated["width"])
     if set(stated) == {"shortest_edge"}:
@@ -156,7 +178,7 @@ def _convnext(settings: Settings) -> tuple[Size, tuple[int, int] | None]:
         raise _Unsaid("a second crop (do_center_crop)")
     if size >= CONVNEXT_WARPS_FROM:
         return (size, size), None
-    return int(size / settings["crop_pct"]), (size, size)
+    return int(size / _positive(settings, "crop_pct")), (size, size)
 
 
 def _levit(settings: Settings) -> tuple[Size, tuple[int, int] | None]:
@@ -166,9 +188,9 @@ def _levit(settings: Settings) -> tuple[Size, tuple[int, int] | None]:
 
 def _poolformer(settings: Settings) -> tuple[Size, tuple[int, int] | None]:
     size, crop = _plain(settings)
-    share = settings.get("crop_pct")
-    if size is None or share is None:
+    if size is None or settings.get("crop_pct") is None:
         return size, crop
+    share = _positive(settings, "crop_pct")
     if isinstance(size, tuple) and size[0] != size[1]:
         return (int(size[0] / share), int(size[1] / share)), crop
     return int((size if isinstance(size, int) else size[0]) / share), crop

@@ -134,7 +134,8 @@ def _shards(folder: Path, index: str) -> dict[str, frozenset[str]]:
             f"Expected the names of files of {folder.name} in {index}, got {shown(', '.join(outside[:3]))}, which lead "
             "out of it. Nothing was read; ask whoever made it."
         )
-    lost = [name for name in names if not (folder / name).is_file()]
+    there = {path.name for path in folder.iterdir() if path.is_file()}
+    lost = [name for name in names if name not in there]
     if lost:
         raise SubjectError(
             f"Expected {len(set(places.values()))} files by {index} in {folder.name}, got none of "
@@ -152,4 +153,10 @@ def _flat(content: object, file: str, promised: frozenset[str] | None) -> dict[s
     if not tensors or absent:
         got = f"a file without {shown(', '.join(absent[:3]))}" if tensors else describe(content)
         raise SubjectError(f"Expected tensors by name in {file}, got {got}. Save the model again.")
+    odd = [key for key, tensor in tensors.items() if tensor.is_meta or tensor.layout is not torch.strided]
+    if odd:
+        raise SubjectError(
+            f"Expected dense tensors in {file}, got {shown(', '.join(odd[:3]))}, sparse or without numbers. Save the "
+            "model again."
+        )
     return tensors

@@ -8,11 +8,13 @@ The rules, the same for every format that holds encoded images:
 - 16-bit greyscale is divided by 257 with rounding, not clipped. (PIL itself reads 16-bit colour by its high byte.)
 - Of animations and multi-page files the first frame is read.
 - 32-bit integer and float pixels are refused: they have no agreed white point.
+- A JPEG of many scans is refused: each scan costs a pass over all pixels, and an empty one takes eleven bytes.
 """
 
 from __future__ import annotations
 
 import io
+import re
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -28,6 +30,11 @@ SIXTEEN_BIT_AS_32 = frozenset({"PNG", "PPM"})
 """Formats whose mode `I` holds 16-bit values; a TIFF's may hold anything."""
 SIDEWAYS = frozenset({5, 6, 7, 8})
 ORIENTATION_TAG = 0x0112
+MOST_SCANS, MOST_SCANNED_PIXELS = 100, 1 << 31
+"""Of a JPEG; encoders write about ten scans. Pixels count once a scan."""
+JPEG = b"\xff\xd8"
+MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
+SCAN, END, WITHOUT_LENGTH = b"\xda", b"\xd9", frozenset({b"\xd8", b"\x01"})
 
 
 class UndecodableError(ValueError):
@@ -68,11 +75,30 @@ def decode(encoded: bytes) -> Image.Image:
 
 def _open(encoded: bytes) -> Image.Image:
     try:
-        return Image.open(io.BytesIO(encoded), formats=PIL_FORMATS)
+        image = Image.open(io.BytesIO(encoded), formats=PIL_FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UndecodableError("more pixels than is safe to decode") from error
     except Exception as error:  # as above; without the memory address that PIL's own text holds
         raise UndecodableError("empty file" if not encoded else "not an image of a known format") from error
+    if encoded.startswith(JPEG):
+        _refuse_many_scans(encoded, image.width * image.height)
+    return image
+
+
+def _refuse_many_scans(jpeg: bytes, n_pixels: int) -> None:
+    most = min(MOST_SCANS, MOST_SCANNED_PIXELS // max(1, n_pixels))
+    if jpeg.count(b"\xff" + SCAN) > most and (scans := _count_scans(jpeg)) > most:  # previews hold scans of their own
+        raise UndecodableError(f"{scans:,} scans of {n_pixels:,} pixels, which would take long to decode")
+
+
+def _count_scans(jpeg: bytes) -> int:
+    """Scans before the end of the image; what lies in other segments, such as a preview, is skipped as libjpeg does."""
+    scans = place = 0
+    while (found := MARKER.search(jpeg, place)) and found[1] != END:
+        scans += found[1] == SCAN
+        length = 0 if found[1] in WITHOUT_LENGTH else int.from_bytes(jpeg[found.end() : found.end() + 2], "big")
+        place = found.end() + length
+    return scans
 
 
 def _stands_sideways(image: Image.Image) -> bool:

@@ -15,6 +15,8 @@ from audit.errors import DataError
 from audit.loading.formats.decode import UndecodableError, decode, header_shape
 from audit.loading.sources import Problems, Shape, content_id, counted, listed
 
+LARGEST_IMAGE = 64 << 20
+"""Bytes of an encoded image."""
 MAX_HEADERS = 20_000
 """Up to so many images every header is checked; of larger sets a seeded sample of so many."""
 
@@ -26,7 +28,12 @@ class Blobs(Protocol):
         """Number of images."""
 
     def read(self, index: int) -> bytes:
-        """The encoded bytes."""
+        """The encoded bytes.
+
+        Raises:
+            UndecodableError: when they can be no image, whatever they hold.
+            OSError: when they are gone.
+        """
 
     def name(self, index: int) -> str:
         """Where they came from, for messages."""
@@ -44,7 +51,10 @@ class Files:
         return len(self.paths)
 
     def read(self, index: int) -> bytes:
-        """The file's bytes."""
+        """The file's bytes; a file that is empty or too large is not opened."""
+        size = self.paths[index].stat().st_size
+        if not 0 < size <= LARGEST_IMAGE:
+            raise UndecodableError(f"{size:,} bytes, more than {LARGEST_IMAGE:,}" if size else "empty file")
         return self.paths[index].read_bytes()
 
     def name(self, index: int) -> str:

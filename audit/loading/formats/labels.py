@@ -11,6 +11,8 @@ from audit.api import IntArray
 from audit.errors import UnsafeArtefactError
 from audit.loading.sources import Problems, counted, listed
 
+LARGEST_LABEL = 10**9
+
 
 def checked_labels(values: npt.NDArray[Any], origin: str, problems: Problems) -> IntArray:
     """The labels as (n,) int64; whatever is wrong with them is noted, and the result is then not to be used.
@@ -50,4 +52,9 @@ def _value_complaint(labels: npt.NDArray[Any]) -> tuple[str, str] | None:
         values = listed([f"{label:g}" for label in np.unique(negative)])
         found = f"{counted(len(negative), 'negative label')} ({values})"
         return f"labels of 0 or more, got {found}", "-1 usually marks a split without labels: choose a labelled one."
+    large = labels[labels > LARGEST_LABEL]
+    if len(large):
+        values = listed([f"{label:g}" for label in np.unique(large)])
+        found = f"{counted(len(large), 'larger label')} ({values})"
+        return f"labels of at most {LARGEST_LABEL:,}, got {found}", "Number the classes from 0."
     return None

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from audit.errors import DataError
-from audit.loading.formats.encoded import EncodedImages, inspect
+from audit.loading.formats.decode import UndecodableError
+from audit.loading.formats.encoded import LARGEST_IMAGE, EncodedImages, inspect
 from audit.loading.formats.labels import checked_labels
 from audit.loading.formats.parquet_schema import Table, open_table, unreadable
 from audit.loading.formats.spool import Spool
@@ -42,12 +43,15 @@ class SpooledRows:
         self._tables.append(table)
 
     def append(self, encoded: bytes) -> None:
-        """Adds a row."""
-        self._spool.append(encoded)
+        """Adds a row; of what is too large to be read, no more than shows that."""
+        self._spool.append(encoded if len(encoded) <= LARGEST_IMAGE else bytes(LARGEST_IMAGE + 1))
 
     def read(self, index: int) -> bytes:
-        """The encoded image of a row."""
-        return self._spool.read(index)
+        """The encoded image of a row, unless it is too large."""
+        encoded = self._spool.read(index)
+        if len(encoded) > LARGEST_IMAGE:
+            raise UndecodableError(f"more than {LARGEST_IMAGE:,} bytes")
+        return encoded
 
     def name(self, index: int) -> str:
         """Table and row."""

@@ -44,7 +44,9 @@ def open_table(path: Path) -> Table:
         DataError: when it is no whole parquet file, or has no such columns.
     """
     try:
-        file = pq.ParquetFile(path, buffer_size=READ_BUFFER_BYTES)
+        named = str(path).encode("utf-8", "surrogateescape").decode("utf-8", "ignore") == str(path)
+        source = path if named else path.open("rb")  # pyarrow takes no name that is not UTF-8
+        file = pq.ParquetFile(source, buffer_size=READ_BUFFER_BYTES)
     except (pa.ArrowException, OSError) as error:
         raise DataError(unreadable(path.name, error)) from error
     schema = file.schema_arrow
@@ -54,6 +56,11 @@ def open_table(path: Path) -> Table:
         raise DataError(
             f"Expected columns {' or '.join(IMAGE_COLUMNS)} and {' or '.join(LABEL_COLUMNS)} in {path.name}, "
             f"got {listed(schema.names)}. Rename the columns."
+        )
+    twice = [name for name in (image, label) if schema.names.count(name) > 1]
+    if twice:
+        raise DataError(
+            f"Expected one column {' and one '.join(twice)} in {path.name}, got more of that name. Rename the others."
         )
     label_type = schema.field(label).type
     if not (pa.types.is_integer(label_type) or pa.types.is_floating(label_type)):
@@ -65,9 +72,10 @@ def open_table(path: Path) -> Table:
 
 def _bytes_column(image: Any, table: str) -> str:
     """The path of the column, inside a struct or not, that holds the encoded images."""
-    if pa.types.is_binary(image.type) or pa.types.is_large_binary(image.type):
+    if _is_binary(image.type):
         return str(image.name)
-    if pa.types.is_struct(image.type) and "bytes" in image.type.names:
+    parts = list(image.type) if pa.types.is_struct(image.type) else []
+    if [_is_binary(part.type) for part in parts if part.name == "bytes"] == [True]:
         return f"{image.name}.bytes"
     raise DataError(
         f"Expected encoded images (binary, or a struct with bytes) in column {image.name!r} of {table}, "
@@ -75,12 +83,16 @@ def _bytes_column(image: Any, table: str) -> str:
     )
 
 
+def _is_binary(type_: Any) -> bool:
+    return bool(pa.types.is_binary(type_) or pa.types.is_large_binary(type_))
+
+
 def _class_names(schema: Any, label: str) -> tuple[str, ...]:
     """The names that Hugging Face `datasets` wrote; without them the classes go unnamed."""
     try:
         metadata = json.loads((schema.metadata or {})[b"huggingface"])
         return tuple(str(name) for name in metadata["info"]["features"][label]["names"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return ()
 
 

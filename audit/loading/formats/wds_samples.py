@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from audit.errors import UnsafeArtefactError
+from audit.loading.formats.encoded import LARGEST_IMAGE
 from audit.loading.formats.spool import Spool
 from audit.loading.formats.tar_members import Member
 from audit.loading.sources import Problems, counted, listed, shown
@@ -22,7 +23,7 @@ JSON_KEYS = ("label", "cls", "class")
 PICKLED = frozenset({"pyd", "pkl", "pickle", "pth", "pt"})
 """What webdataset's own decoders unpickle."""
 SILENT = frozenset({"index"})
-LARGEST_IMAGE, LARGEST_LABEL = 64 << 20, 1 << 20
+LARGEST_LABEL = 1 << 20
 KEY = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)", re.DOTALL)
 """Key and extension: the path up to the first dot of its last part, and what follows."""
 INTEGER = re.compile(rb"\s*(-?[0-9]{1,9})\s*")

@@ -69,3 +69,37 @@ def test_refused_images(encoded: bytes, text: str) -> None:
         header_shape(encoded)
     with pytest.raises(UndecodableError, match=text):
         decode(encoded)
+
+
+def _with_scans(n: int, side: int, ahead: bytes = b"", size: int = 16) -> bytes:
+    """A progressive JPEG with so many empty scans at its end, whose header states another size."""
+    noise = np.random.default_rng(0).integers(0, 256, (size, size), dtype=np.uint8)
+    jpeg = _encoded(Image.fromarray(noise), "JPEG", progressive=True)
+    frame, scan = jpeg.index(b"\xff\xc2"), jpeg.rindex(b"\xff\xda")
+    empty = jpeg[scan : scan + 2 + int.from_bytes(jpeg[scan + 2 : scan + 4], "big")]
+    stated = jpeg[: frame + 5] + 2 * side.to_bytes(2, "big") + jpeg[frame + 9 : -2]
+    return stated + (ahead + empty) * n + jpeg[-2:]
+
+
+@pytest.mark.parametrize("ahead", [b"", b"\xff\xff", b"\xff\xd0", b"junk\xff\x00", b"\xff\xfe\x00\x04ab"])
+@pytest.mark.parametrize(("n", "side"), [(1500, 9000), (40, 9000), (200, 16)])
+def test_a_jpeg_of_many_scans(n: int, side: int, ahead: bytes) -> None:
+    """Seventeen kilobytes would take minutes."""
+    for read in (header_shape, decode):
+        with pytest.raises(UndecodableError, match=rf"^{n + 6:,} scans of {side**2:,} pixels, which would take long"):
+            read(_with_scans(n, side, ahead))
+
+
+def test_scans_of_previews_and_behind_the_end_do_not_count() -> None:
+    plain = _with_scans(0, 16)
+    preview = 200 * b"\xff\xda"
+    segment = b"\xff\xe2" + (len(preview) + 2).to_bytes(2, "big") + preview
+    for encoded in (plain + preview, plain[:2] + segment + plain[2:], _with_scans(80, 16)):
+        assert decode(encoded).size == (16, 16)
+
+
+def test_whatever_a_file_ends_with_the_error_is_clear() -> None:
+    jpeg = _with_scans(0, 64, size=64)
+    for encoded in (b"", b"\xff\xd8", jpeg[:50], jpeg[: len(jpeg) // 2], b"\xff\xd8" + bytes(range(256)) * 20):
+        with pytest.raises(UndecodableError, match=r"^(empty file|not an image of a known format|.*truncated.*)$"):
+            decode(encoded)

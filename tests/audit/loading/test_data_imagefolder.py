@@ -138,3 +138,20 @@ def test_links_that_lead_round_in_a_circle(tmp_path: Path) -> None:
     dataset = open_dataset(f"imagefolder:{tmp_path}")
     assert len(dataset) == 2
     assert any("loop.png" in note for note in dataset.notes)
+
+
+def test_a_picture_that_is_mostly_a_hole(tmp_path: Path) -> None:
+    """Twenty gigabytes that take no room on the disk."""
+    os.truncate(_plant(tmp_path / "ape" / "hole.png"), 20 << 30)
+    (tmp_path / "ape" / "nothing.png").touch()
+    with pytest.raises(DataError) as error:
+        open_dataset(f"imagefolder:{tmp_path}")
+    assert "ape/hole.png (21,474,836,480 bytes, more than 67,108,864), ape/nothing.png (empty file)" in str(error.value)
+
+
+def test_a_picture_that_grows_after_it_was_checked(tmp_path: Path) -> None:
+    path = _plant(tmp_path / "ape" / "0.png")
+    dataset = open_dataset(f"imagefolder:{tmp_path}")
+    os.truncate(path, 20 << 30)
+    with pytest.raises(DataError, match=r"got ape/0\.png \(21,474,836,480 bytes, more than 67,108,864\)"):
+        dataset.images.image(0)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from PIL import Image
 
 from audit.errors import DataError, UsageError
 from audit.loading.datasets import fit, open_dataset
+from audit.loading.formats import parquet
 from audit.loading.preprocess import Geometry
 
 
@@ -105,6 +107,11 @@ def test_ids_are_of_the_encoded_bytes(tmp_path: Path) -> None:
             [0, -1],
             r"Expected labels of 0 or more, got 1 negative label \(-1\)",
         ),
+        (
+            [_png(0)],
+            [1e300],
+            r"Expected labels of at most 1,000,000,000, got 1 larger label \(1e\+300\) in column 'label'",
+        ),
         ([_png(0)], [0.5], r"Expected integer labels, got 1 fractional label \(0\.5\)"),
         ([_png(0)], ["cat"], r"Expected integer labels in column 'label' of a\.parquet, got string"),
         ([_png(0)], [True], r"Expected integer labels in column 'label' of a\.parquet, got bool"),
@@ -130,6 +137,33 @@ def test_missing_columns_lists_those_found(tmp_path: Path) -> None:
         open_dataset(f"parquet:{tmp_path / 'b.parquet'}")
 
 
+def test_columns_that_cannot_be_told_apart_or_hold_no_bytes(tmp_path: Path) -> None:
+    twice = pa.Table.from_arrays([pa.array([_png(0)]), pa.array([_png(1)]), pa.array([0])], ["image", "image", "label"])
+    pq.write_table(twice, tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"Expected one column image in a\.parquet, got more of that name\. Rename"):
+        open_dataset(f"parquet:{tmp_path / 'a.parquet'}")
+    numbers = pa.array([{"bytes": 7}], pa.struct([("bytes", pa.int64())]))
+    pq.write_table(pa.table({"image": numbers, "label": [0]}), tmp_path / "b.parquet")
+    with pytest.raises(
+        DataError, match=r"in column 'image' of b\.parquet, got struct<bytes: int64>\. Write them as PNG"
+    ):
+        open_dataset(f"parquet:{tmp_path / 'b.parquet'}")
+
+
+@pytest.mark.parametrize("metadata", ["[" * 100_000, "{", "5", '{"info": {"features": {"label": {"names": 5}}}}'])
+def test_metadata_that_name_no_classes(tmp_path: Path, metadata: str) -> None:
+    table = pa.table({"image": [_png(1)], "label": [0]}).replace_schema_metadata({"huggingface": metadata})
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert open_dataset(f"parquet:{tmp_path / 'a.parquet'}").class_names == ()
+
+
+def test_an_image_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "LARGEST_IMAGE", 100)
+    spec = _write(tmp_path / "a.parquet", [_png(1), bytes(200)], [0, 1])
+    with pytest.raises(DataError, match=r"got 1 damaged one of 2: a\.parquet row 1 \(more than 100 bytes\)"):
+        open_dataset(spec)
+
+
 def test_damaged_file(tmp_path: Path) -> None:
     spec = _write(tmp_path / "a.parquet", [_png(value) for value in range(20)], list(range(20)))
     whole = (tmp_path / "a.parquet").read_bytes()
@@ -153,3 +187,13 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
     assert (
         "got 2 damaged ones of 4: a.parquet row 1 (not an image of a known format), a.parquet row 2 (empty" in damaged
     )
+
+
+def test_a_name_that_is_no_utf8(tmp_path: Path) -> None:
+    _write(tmp_path / "a.parquet", [_png(1), _png(2)], [0, 1])
+    odd = tmp_path / os.fsdecode(b"\xff\xfe.parquet")
+    (tmp_path / "a.parquet").rename(odd)
+    assert len(open_dataset(f"parquet:{odd}")) == 2
+    odd.write_bytes(b"PAR1 no more")
+    with pytest.raises(DataError, match="Expected a whole parquet file"):
+        open_dataset(f"parquet:{odd}")

@@ -15,6 +15,7 @@ import torch
 pytest.importorskip("transformers")
 
 from audit.errors import AuditError, SubjectError, UnsafeArtefactError, UsageError
+from audit.loading import hf_config
 from audit.loading.hf_weights import read_folder_weights
 from tests.tiny_transformers import NAMES, RECIPES, edit, network, save
 from tests.user_models import codes, load
@@ -174,6 +175,15 @@ def test_weights_that_are_not_finite(vit: Path) -> None:
         ({"problem_type": "multi_label_classification"}, SubjectError, "one label an image in vit, got problem_type"),
         ({"id2label": {"0": "score"}}, SubjectError, "two or more classes in vit, got num_labels 1, a regression"),
         ({"id2label": {"0": "cat", "7": "dog"}}, SubjectError, "id2label with the ids 0 to 1"),
+        ({"id2label": {"0": "cat", "1" * 5000: "dog"}}, SubjectError, "id2label with the ids 0 to 1"),
+        ({"id2label": 5}, SubjectError, "Expected id2label with a name for each id in config.json of vit, got 5. Corr"),
+        ({"id2label": True}, SubjectError, "for each id in config.json of vit, got True"),
+        ({"id2label": 1e308}, SubjectError, "for each id in config.json of vit, got 1e"),
+        ({"num_labels": 10**9}, SubjectError, "at most 1,000,000 in config.json of vit, got more as num_labels. C"),
+        ({"num_labels": 1e999}, SubjectError, "got more as num_labels"),
+        ({"num_hidden_layers": 10**9}, SubjectError, "got more as num_hidden_layers. Correct it"),
+        ({"vision_config": {"depths": [10**6, 1]}}, SubjectError, "got more as depths"),
+        ({"num_labels": [1.5, -(10**400), float("nan")]}, SubjectError, "got more as num_labels"),
         ({"quantization_config": {"quant_method": "bitsandbytes"}}, SubjectError, "got a quantised network"),
         ({"backbone": "resnet50", "use_timm_backbone": True}, SubjectError, "got backbone, use_timm_backbone"),
         ({"transformers_weights": "other.safetensors"}, SubjectError, r"'other.safetensors' in config.json"),
@@ -184,6 +194,12 @@ def test_weights_that_are_not_finite(vit: Path) -> None:
 def test_configurations_that_are_refused(vit: Path, change: dict, error: type[AuditError], said: str) -> None:
     edit(vit, lambda values: values.update(change))
     with pytest.raises(error, match=said):
+        loaded_of(f"hf:{vit}")
+
+
+def test_more_labels_than_could_be_listed(vit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hf_config, "MOST_COUNTED", 2)
+    with pytest.raises(SubjectError, match=r"Expected counts of at most 2 in config.json of vit, got more as id2label"):
         loaded_of(f"hf:{vit}")
 
 

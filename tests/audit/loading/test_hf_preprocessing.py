@@ -22,6 +22,7 @@ from tests.user_models import load
 SIZES = ((333, 257), (301, 300), (225, 410), (600, 451), (97, 131))
 """Of images, so that margins are even and odd, and that some are enlarged."""
 REFUSED = ("Donut", "ImageGPT", "PPLCNet", "Perceiver", "Siglip2", "TextNet")
+UNREADABLE = ({}, [], ["x"], [None], None, "text", True, 1e400, 10**400)
 MOST_ENLARGED_LEVELS = 6
 MOST_OFF_BY_MORE = 0.002
 """Share of values that differ by more than one level of 256 from torchvision's resizing, where bicubic enlarges."""
@@ -133,6 +134,13 @@ def test_processors_that_no_steps_can_say(tmp_path: Path, name: str) -> None:
         ({"resample": 9}, "got resample 9 of ViTImageProcessor"),
         ({"image_std": [0, 1, 1]}, r"preprocessor_config.json \(ViTImageProcessor\): Expected finite means"),
         ({"image_mean": [124.0, 116.0, 104.0]}, "got those of pixels in"),
+        *(({name: value}, f"got {name} ") for name in ("image_mean", "image_std") for value in UNREADABLE),
+        *(({"rescale_factor": value}, "got rescale_factor ") for value in (*UNREADABLE, 0, [1])),
+        *(({"resample": value}, "got resample ") for value in ("x", [], {}, True, 10**400)),
+        *(({"size": {"shortest_edge": side}}, "got size .* of ViTImageProcessor") for side in ("x", [1], 1e400, 10**9)),
+        *(({"image_processor_type": f"{kind}ImageProcessor", "size": {"shortest_edge": 32}, "crop_pct": share},
+           f"got crop_pct .* of {kind}ImageProcessor")
+          for kind in ("ConvNext", "PoolFormer") for share in ("x", [], 0, -1, 1e-300, 1e400)),
         ({"image_processor_type": "ConvNextImageProcessor", "size": {"height": 9, "width": 9}}, "got size"),
         ({"image_processor_type": "ConvNextImageProcessor", "size": 32, "do_center_crop": True, "crop_size": 30},
          "got a second crop"),

@@ -63,12 +63,47 @@ def test_a_folder_of_transformers_around_timm(tmp_path: Path) -> None:
         ({"model_args": {"pretrained": True}}, "got pretrained. Nothing is read from elsewhere"),
         ({"model_args": {"colour": 3}}, "to describe a test_vit, got TypeError"),
         ({"num_classes": 5}, "Likely cause: the head of the file has 3 classes"),
+        (
+            {"num_classes": 10**9},
+            "Expected counts of at most 1,000,000 in config.json of .*, got more as num_classes",
+        ),
+        (
+            {"pretrained_cfg": "abc"},
+            "Expected settings by name as pretrained_cfg in config.json of .*, got 'abc'. Corr",
+        ),
+        ({"pretrained_cfg": 5}, "as pretrained_cfg in config.json of .*, got 5"),
+        ({"pretrained_cfg": [1]}, r"as pretrained_cfg in config.json of .*, got \[1\]"),
+        ({"model_args": [1]}, "to describe a test_vit, got TypeError"),
     ],
 )
 def test_folders_of_timm_that_are_refused(tmp_path: Path, change: dict, said: str) -> None:
     save_timm(tmp_path)
     edit(tmp_path, lambda values: values.update(change))
     with pytest.raises(SubjectError, match=said):
+        loaded_of(f"hf:{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        *(({"crop_pct": value}, "crop_pct from 0.01 to 10, got") for value in ("x", [1], -1, 1e-300, 1e400)),
+        *(({"mean": value}, "mean of numbers from 0 to 1, got") for value in ("x", {"a": 1}, [None], ["x"], 5)),
+        *(
+            ({"std": value}, "std of numbers from 0.000001 to 1000, got")
+            for value in ("x", {"a": 1}, [None], [0, 1, 1])
+        ),
+        *(({"input_size": value}, "input_size of three whole numbers, got") for value in ([3, 1e9, 1e9], [3, "x", 1])),
+        *(({"interpolation": value}, "interpolation of nearest, .*, got") for value in ("x", ["bicubic"], 5, {"a": 1})),
+        *(
+            ({"crop_mode": value}, "crop_mode center, squash or border, got")
+            for value in ("x", ["center"], 5, {"a": 1})
+        ),
+    ],
+)
+def test_a_preprocessing_that_timm_could_not_do(tmp_path: Path, change: dict, said: str) -> None:
+    save_timm(tmp_path, "test_resnet")
+    edit(tmp_path, lambda values: values["pretrained_cfg"].update(change))
+    with pytest.raises(SubjectError, match=f"Expected a timm model with {said}"):
         loaded_of(f"hf:{tmp_path}")
 
 
