@@ -101,6 +101,11 @@ class Examination:
             raise OverLimit(f"has more than {most:,} {what}, the most that is examined")
         self.check_time()
 
+    def total(self, what: str, amount: int) -> int:
+        """Counts, without a limit; how much there is of it by now."""
+        self._spent[what] += amount
+        return self._spent[what]
+
     def check_time(self) -> None:
         """Goes on while there is time.
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from audit.scan.examination import Examination
-from audit.scan.links import is_cache_link
+from audit.scan.links import enters_version_control, is_cache_link
 from audit.scan.parts import Part
 from audit.scan.report import quoted
 from audit.scan.zip_structure import is_outside
@@ -29,6 +29,9 @@ def check_location(part: Part, tensor: str, entries: Mapping[str, str], exam: Ex
         exam.danger(
             part.where, "onnx-external-outside", f"reads a tensor, {tensor}, from outside of its folder: {shown}"
         )
+    elif enters_version_control(location):
+        said = f"reads a tensor, {tensor}, from version control, where nothing is examined: {shown}"
+        exam.danger(part.where, "onnx-external-outside", said)
     elif part.folder is None:
         exam.unexamined(part.where, "onnx-external-missing", f"keeps data in {shown}, beside itself in an archive")
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import unicodedata
 from collections.abc import Callable, Iterable
 from enum import StrEnum
 
@@ -70,7 +71,7 @@ _STARTS: tuple[tuple[Kind, tuple[bytes, ...]], ...] = (
     (Kind.SCRIPT, (b"#!",)),
 )  # fmt: skip
 _ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
-_JSON_START = re.compile(rb"\s*(\{\s*[\"}]|\[\s*([\"{\[\]\d-]|true|false|null))")
+_JSON_START = re.compile(rb"(\xef\xbb\xbf)?\s*(\{\s*[\"}]|\[\s*([\"{\[\]\d-]|true|false|null|NaN|Infinity))")
 PYTHON_LINE = re.compile(rb"^(import \w|from [\w.]+ import |def \w+\(|class \w+[(:]|@\w)", re.MULTILINE)
 
 
@@ -126,12 +127,13 @@ def _is_windows_program(head: bytes) -> bool:
 def is_safetensors(head: bytes) -> bool:
     """Whether bytes begin as safetensors do: a length of eight bytes, then a JSON object.
 
-    An absurd length (10 GB) is still taken for safetensors when a JSON object follows it, and refused later.
+    An absurd length (10 GB) is still taken for safetensors when a JSON object follows it, and refused later; but not
+    eight letters of a text, as in lines of JSON.
     """
     length = int.from_bytes(head[:8], "little")
-    return (
-        head[8:9] == b"{" and length >= 2 and (length <= LARGEST_SAFETENSORS_HEADER or head[9:10] in (b'"', b"}", b" "))
-    )
+    if head[8:9] != b"{" or length < 2:
+        return False
+    return length <= LARGEST_SAFETENSORS_HEADER or (head[9:10] in (b'"', b"}", b" ") and not is_text(head))
 
 
 def kind_of_members(names: Iterable[str]) -> Kind:
@@ -152,6 +154,8 @@ def kind_of_members(names: Iterable[str]) -> Kind:
 
 
 def is_text(head: bytes) -> bool:
-    """Whether bytes are text as people write it, but for a letter cut at the end."""
+    """Whether bytes are text as people write it, but for a letter cut at the end; signs that join letters are."""
     text = head.decode("utf-8", errors="ignore")
-    return len(text.encode()) > 0.9 * len(head) and all(letter.isprintable() or letter.isspace() for letter in text)
+    return len(text.encode()) > 0.9 * len(head) and all(
+        letter.isprintable() or letter.isspace() or unicodedata.category(letter) == "Cf" for letter in text
+    )

@@ -13,7 +13,9 @@ class Limits:
         depth: how deep archives and pickles may be nested in one another.
         members: of all archives in a file together.
         member_ratio: how many times its stored size a member may expand to; beyond is a bomb.
-        ratio_from_bytes: members that expand to less are no bomb, whatever the ratio: arrays of zeros compress well.
+        ratio_from_bytes: members that expand to less are no bomb, whatever the ratio: small things compress well.
+        blank_bytes: arrays (`.npy`) of all archives in a file that expand to less together are no bomb either: blank
+            images and masks compress a thousandfold, and of an array no more than its header is unpacked.
         member_bytes: the largest compressed member that is unpacked, in memory; half as much a level deeper.
             Stored members are read in place, whatever their size.
         expanded_bytes: of all that is unpacked together.
@@ -24,6 +26,7 @@ class Limits:
         json_bytes: the largest JSON document that is parsed.
         json_depth: how deep its lists and objects may be nested.
         text_bytes: how much of a text, a program or a TorchScript source is read.
+        searched_bytes: how much of a text is searched for tags of YAML, stretch by stretch.
         findings: kept of one file.
         files: in a folder.
         seconds: for one file; a last resort, as the others are reached first.
@@ -33,6 +36,7 @@ class Limits:
     members: int = 50_000
     member_ratio: int = 100
     ratio_from_bytes: int = 4 << 20
+    blank_bytes: int = 256 << 20
     member_bytes: int = 64 << 20
     expanded_bytes: int = 512 << 20
     pickle_opcodes: int = 4_000_000
@@ -41,6 +45,7 @@ class Limits:
     json_bytes: int = 20 << 20
     json_depth: int = 100
     text_bytes: int = 4 << 20
+    searched_bytes: int = 64 << 20
     findings: int = 200
     files: int = 100_000
     seconds: float = 120.0

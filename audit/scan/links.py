@@ -8,6 +8,8 @@ from pathlib import Path
 from audit.scan.examination import Examination
 from audit.scan.report import printable
 
+VERSION_CONTROL = ".git"
+"""A folder that is left out of a scan, whatever is in it."""
 _CACHE_LINK = re.compile(r"(\.\./)+blobs/[0-9a-f]{40}([0-9a-f]{24})?")
 """How a Hugging Face cache keeps its snapshots: every file is a link to a blob, named by its digest."""
 
@@ -28,13 +30,18 @@ def check_link(path: Path, root: Path, where: str, exam: Examination) -> bool:
     shown = printable(target)
     if not resolved.is_relative_to(root.resolve()):
         exam.danger(where, "symlink-outside", f"is a symbolic link out of the folder, to {shown}")
-    elif not resolved.exists() or ".git" in resolved.parts:
+    elif not resolved.exists() or VERSION_CONTROL in resolved.parts:
         exam.unexamined(where, "symlink", f"is a symbolic link to {shown}, where nothing is examined")
     elif resolved.is_dir():
         exam.note(where, "symlink", f"is a symbolic link to the folder {shown}, which is examined where it lies")
     else:
         exam.note(where, "symlink", f"is a symbolic link to {shown}, which is examined where it lies")
     return False
+
+
+def enters_version_control(name: str) -> bool:
+    """Whether the path of a file leads into what is left out of a scan, on systems that ignore case, too."""
+    return any(step.rstrip(". ").lower() == VERSION_CONTROL for step in re.split(r"[/\\]", name))
 
 
 def is_cache_link(path: Path) -> bool:

@@ -13,10 +13,10 @@ from audit.scan.globals_allowed import ALLOWED, Use
 from audit.scan.globals_dangerous import danger_of
 from audit.scan.parts import Part
 from audit.scan.pickle_bytes import Blob
+from audit.scan.pickle_filling import Filling
 from audit.scan.pickle_machine import Container, Global, Made, Stored
+from audit.scan.pickled_arrays import PickledArrays
 
-LARGEST_FILLING = 1 << 28
-"""A number beyond, given to what makes bytes or an array of that size, is meant to fill the memory."""
 MOST_GLOBALS = 10_000
 """That are remembered, so that each is judged once."""
 _TEXT_CODECS = ("latin1", "latin-1", "iso-8859-1")
@@ -24,16 +24,12 @@ _LIKE_A_PAYLOAD = re.compile(rb"\x80[\x02-\x05]|PK\x03\x04|\x1f\x8b\x08|c[\w.]+\
 _LIKE_A_FUNCTION = re.compile(r"[a-z]|_+[a-z]")
 _REBUILDS = re.compile(
     r"torch\._utils\._rebuild_\w+|numpy\._?core\.multiarray\.scalar|numpy\.random\._pickle\.__\w+_ctor"
-)
-_FILLING = frozenset(
-    (
-        "builtins.bytearray",
-        "builtins.bytes",
-        "numpy._core.multiarray._reconstruct",
-        "numpy.core.multiarray._reconstruct",
-    )
+    r"|numpy\.ma\.core\._mareconstruct"
 )
 _LIBRARIES = ("torch", "numpy")
+_WAYS_OF_FUNCTIONS = ("REDUCE",)
+_WAYS_OF_CLASSES = ("REDUCE", "NEWOBJ", "OBJ", "INST")
+"""NEWOBJ_EX is for classes of the user: no class of those allowed is pickled with keywords."""
 
 Payload = Callable[[str, "str | bytes | Blob"], None]
 
@@ -81,6 +77,11 @@ class PickleJudge:
         self.give_payload = payload
         self.opcodes = 0
         self.globals: dict[str, None] = {}
+        self.filling = Filling(part.size)
+        self.arrays = PickledArrays(
+            lambda text: self._danger("pickle-numpy-memory", text),
+            lambda text: exam.unexamined(part.where, "pickle-numpy-type", text),
+        )
 
     def followed(self, opcodes: int) -> None:
         """Counts, and spends."""
@@ -119,8 +120,10 @@ class PickleJudge:
             self._called_unknown(callee, arguments)
         elif str(callee).endswith("builtin__.type") or str(callee) == "builtins.type":
             self._check_type(arguments)
-        elif use is Use.VALUE or (use is Use.FUNCTION and how != "REDUCE"):
+        elif use is Use.VALUE or how not in (_WAYS_OF_CLASSES if use is Use.CLASS else _WAYS_OF_FUNCTIONS):
             self._danger("pickle-misuse", f"calls `{callee}`, which is a value or is called otherwise ({how})")
+        elif not isinstance(arguments, tuple):
+            self._danger("pickle-not-followed", f"calls `{callee}` with arguments that are no plain tuple")
         else:
             self._check_arguments(callee, arguments)
 
@@ -132,6 +135,12 @@ class PickleJudge:
             self._danger("pickle-not-followed", "sets the state of a plain value: no pickler writes that")
         elif isinstance(what, Stored):
             self._danger("pickle-misuse", "sets the state of a storage")
+        elif isinstance(what, Made):
+            self.arrays.built(what, state)
+
+    def ended(self) -> None:
+        """The pickle is over, or cannot be followed further: what could only be judged as a whole."""
+        self.arrays.judge()
 
     def filled(self, what: Any, how: str) -> None:
         """Only lists, dicts, sets and their subclasses are filled."""
@@ -188,14 +197,13 @@ class PickleJudge:
         if not isinstance(arguments, tuple) or len(arguments) != 1:
             self._danger("pickle-misuse", f"makes a class by `type`, with {shown(arguments)}")
 
-    def _check_arguments(self, callee: Global, arguments: Any) -> None:
-        if not isinstance(arguments, tuple):
-            return
+    def _check_arguments(self, callee: Global, arguments: tuple[Any, ...]) -> None:
         full = ".".join(python3_name(callee))
         if full == "_codecs.encode" and (len(arguments) != 2 or arguments[1] not in _TEXT_CODECS):
             self._danger("pickle-misuse", f"calls `{full}` with {shown(arguments)}, not to make bytes of a text")
-        elif full in _FILLING and any(number > LARGEST_FILLING for number in _numbers(arguments)):
+        if self.filling.is_too_much(full, arguments):
             self._danger("pickle-memory-bomb", f"calls `{full}` with {shown(arguments)}, to fill the memory")
+        self.arrays.called(full, arguments)
 
     def _danger(self, code: str, text: str) -> None:
         self.exam.danger(self.part.where, code, text)
@@ -222,12 +230,3 @@ def shown(value: Any, depth: int = 3) -> str:
         inner = ", ".join(shown(item, depth - 1) for item in content[:4]) if depth else "..."
         return f"({inner}{', ...' if len(content) > 4 else ''})"
     return repr(value) if isinstance(value, (int, type(None))) and abs(value or 0) < 1 << 64 else "..."
-
-
-def _numbers(value: Any, depth: int = 3) -> list[int]:
-    """The whole numbers in nested tuples, near the top."""
-    if isinstance(value, int):
-        return [value]
-    if not depth or not isinstance(value, tuple):
-        return []
-    return [number for item in value[:16] for number in _numbers(item, depth - 1)]

@@ -6,7 +6,7 @@ call or a persistent id would give is a `Global`, a `Made` or a `Stored`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from audit.scan.pickle_bytes import Blob, Broken
@@ -41,10 +41,11 @@ class Stored:
 
 @dataclass(slots=True, eq=False)
 class Container:
-    """A list, dict or set, with the first things put into it."""
+    """A list, dict or set, with the first things put into it, and how many were; of a dict, keys and values in turn."""
 
     type: str
-    content: tuple[Any, ...] = ()
+    content: list[Any] = field(default_factory=list)
+    count: int = 0
 
 
 NUMBER = object()

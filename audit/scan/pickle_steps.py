@@ -10,8 +10,8 @@ from audit.scan.pickle_bytes import Blob, Broken
 from audit.scan.pickle_machine import NUMBER, Container, Global, Made, PickleMachine, Stored, Watcher
 from audit.scan.pickle_opcodes import OpcodeReader
 
-MOST_KEPT = 8
-"""Contents of a list that are kept, to be shown."""
+MOST_KEPT = 1024
+"""Contents of a list or dict that are kept: to be shown, and the fields of numpy's types."""
 MOST_THINGS = 1_500_000
 """On the stack, in the memo and in marks together; beyond, a pickle is made to fill the memory."""
 OPCODES_BETWEEN_COUNTS = 1024
@@ -94,7 +94,11 @@ def _empty(kind: str) -> Step:
 
 
 def _marked(kind: str) -> Step:
-    return lambda machine, _: machine.push(Container(kind, tuple(machine.pop_mark()[:MOST_KEPT])))
+    def step(machine: PickleMachine, _: Any) -> None:
+        items = machine.pop_mark()
+        machine.push(Container(kind, items[:MOST_KEPT], len(items)))
+
+    return step
 
 
 def _fill(how: str) -> Step:
@@ -121,8 +125,10 @@ def _put(machine: PickleMachine, items: list[Any], how: str) -> None:
     target = machine.top()
     if not isinstance(target, Container):
         machine.watch.filled(target, how)
-    elif len(target.content) < MOST_KEPT:
-        target.content += tuple(items[: MOST_KEPT - len(target.content)])
+        return
+    target.count += len(items)
+    if len(target.content) < MOST_KEPT:
+        target.content += items[: MOST_KEPT - len(target.content)]
 
 
 def _global(machine: PickleMachine, argument: tuple[str, str]) -> None:

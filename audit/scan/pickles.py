@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from io import BytesIO
-from typing import IO, Any
+from typing import IO
 
 from audit.scan.examination import Examination, OverLimit
 from audit.scan.kinds import Kind, kind_of_head
 from audit.scan.limits import LIMITS, Limits
 from audit.scan.parts import Part
 from audit.scan.pickle_bytes import Blob, Broken, Ended
+from audit.scan.pickle_guess import Names, calls_something, is_pickle
 from audit.scan.pickle_judge import PLAIN, TORCH, Dialect, PickleJudge
-from audit.scan.pickle_machine import Global
 from audit.scan.pickle_opcodes import OpcodeReader
 from audit.scan.pickle_steps import follow
 from audit.scan.report import Finding
-
-OPCODES_OF_A_GUESS = 20_000
-"""Followed to tell whether bytes are a pickle at all."""
-PICKLES_OF_A_GUESS = 5
-"""Files of torch before 1.6 begin with three that name nothing."""
-_PLAIN_NAME = re.compile(r"[A-Za-z_][\w.\-]*")
 
 
 def check_pickle(part: Part, exam: Examination) -> None:
@@ -54,6 +47,7 @@ def check_one(part: Part, exam: Examination, dialect: Dialect, at: int = 0) -> i
         exam.danger(part.where, "pickle-not-followed", f"is a pickle that cannot be followed: it {problem}")
         return None
     finally:
+        judge.ended()
         exam.saw("pickle opcode", judge.opcodes)
         exam.saw("pickle")
     return reader.at
@@ -76,34 +70,6 @@ def check_further(part: Part, exam: Examination, at: int) -> int | None:
     return None
 
 
-def is_pickle(part: Part, at: int = 0) -> bool:
-    """Whether a pickle begins here, whatever it does: it ends, or goes on for longer than anything else would."""
-    try:
-        follow(OpcodeReader(part, at), _Guess())
-    except OverLimit:
-        return True
-    except Broken:
-        return False
-    return True
-
-
-def calls_something(part: Part, at: int = 0) -> bool:
-    """Whether bytes of any kind would act as a pickle: they name something plausible, and then call it or end well.
-
-    Unpickling acts as it reads, so what comes after a call need not be a pickle.
-    """
-    guess, reader = _Guess(), OpcodeReader(part, at)
-    try:
-        for _ in range(PICKLES_OF_A_GUESS):
-            follow(reader, guess)
-            guess.ended_well = guess.named_something
-    except OverLimit:
-        return True
-    except Broken:
-        return guess.called_something or guess.ended_well
-    return guess.named_something
-
-
 def globals_of(stream: IO[bytes], limits: Limits = LIMITS) -> Iterator[str]:
     """Every `module.name` that a pickle names, or several pickles in one file, each once and as it is written.
 
@@ -111,7 +77,7 @@ def globals_of(stream: IO[bytes], limits: Limits = LIMITS) -> Iterator[str]:
     """
     part = _part_of_stream(stream, limits)
     seen: dict[str, None] = {}
-    at, watch = 0, _Names(seen.setdefault, limits.pickle_opcodes)
+    at, watch = 0, Names(seen.setdefault, limits.pickle_opcodes)
     try:
         while at < part.size:
             reader = OpcodeReader(part, at)
@@ -160,53 +126,3 @@ def _part_of_stream(stream: IO[bytes], limits: Limits) -> Part:
         content = stream.read(limits.member_bytes)
         return Part("", BytesIO(content), len(content))
     return Part("", stream, size)
-
-
-class _Ignores:
-    """Watches nothing; what is watched is overridden."""
-
-    def extension(self, number: int) -> None: ...
-    def built(self, what: Any, state: Any) -> None: ...
-    def filled(self, what: Any, how: str) -> None: ...
-    def stored(self, key: Any) -> None: ...
-    def payload(self, content: str | bytes | Blob) -> None: ...
-    def called(self, callee: Any, arguments: Any, how: str) -> None: ...
-
-
-class _Guess(_Ignores):
-    """Counts what a pickle names and calls, of the first opcodes."""
-
-    def __init__(self) -> None:
-        self.opcodes = 0
-        self.named_something = False
-        self.called_something = False
-        self.ended_well = False
-
-    def followed(self, opcodes: int) -> None:
-        self.opcodes += opcodes
-        if self.opcodes > OPCODES_OF_A_GUESS:
-            raise OverLimit("is longer than a guess needs")
-
-    def named(self, what: Global) -> None:
-        if not (_PLAIN_NAME.fullmatch(what.module) and _PLAIN_NAME.fullmatch(what.name)):
-            raise Broken("names nothing that could exist")
-        self.named_something = True
-
-    def called(self, callee: Any, arguments: Any, how: str) -> None:
-        self.called_something = self.called_something or isinstance(callee, Global)
-
-
-class _Names(_Ignores):
-    """Collects the names of globals."""
-
-    def __init__(self, add: Callable[[str, None], None], most: int) -> None:
-        self.add = add
-        self.left = most
-
-    def followed(self, opcodes: int) -> None:
-        self.left -= opcodes
-        if self.left < 0:
-            raise OverLimit("has too many opcodes")
-
-    def named(self, what: Global) -> None:
-        self.add(str(what), None)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from audit.scan.examination import Examination
 from audit.scan.kinds import Kind
 from audit.scan.parts import Part
-from audit.scan.pickles import calls_something, check_pickle
+from audit.scan.pickle_guess import calls_something
+from audit.scan.pickles import check_pickle
 from audit.scan.zip_directory import CENTRAL, BadZip, find_end
 from audit.scan.zips import check_zip
 

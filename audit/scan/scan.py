@@ -11,12 +11,10 @@ from audit.scan.checks import examine
 from audit.scan.examination import Examination
 from audit.scan.kinds import Kind
 from audit.scan.limits import LIMITS, Limits
-from audit.scan.links import check_link
+from audit.scan.links import VERSION_CONTROL, check_link
 from audit.scan.parts import part_of
 from audit.scan.report import FileReport, printable, summed
 from audit.scan.sniffing import kind_of, kind_of_part
-
-VERSION_CONTROL = ".git"
 
 
 def scan_file(path: Path, limits: Limits = LIMITS, *, read_as: Kind | None = None) -> FileReport:

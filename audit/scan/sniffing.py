@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import re
+from itertools import islice
 from pathlib import Path
 
 from audit.scan.compressed import is_compressed
-from audit.scan.kinds import PYTHON_LINE, Kind, kind_of_head, kind_of_members
+from audit.scan.kinds import HEAD_BYTES, PYTHON_LINE, Kind, kind_of_head, kind_of_members
 from audit.scan.onnx_models import is_onnx
 from audit.scan.parts import Part, part_of
-from audit.scan.pickles import calls_something
+from audit.scan.pickle_guess import calls_something
+from audit.scan.tar_headers import BadTar, members
 from audit.scan.zip_directory import BadZip, entries, find_end
 
 MOST_MEMBERS = 50_000
 """Whose names are looked at."""
-MOST_TAR_MEMBERS = 16
-_TAR_BLOCK = 512
+_SPACE = b"\xef\xbb\xbf \t\r\n"
+"""White space, and the mark with which some editors begin a text."""
+_CHUNK_BYTES = 1 << 18
 _WEAK = (Kind.TEXT, Kind.UNKNOWN, Kind.JSON, Kind.HTML, Kind.IMAGE, Kind.GGUF, Kind.TFLITE, Kind.ONNX, Kind.EMPTY)
 
 
@@ -52,7 +54,21 @@ def _by_content(part: Part, kind: Kind) -> Kind:
         return Kind.ONNX
     if kind is Kind.UNKNOWN and is_compressed(part):
         return Kind.COMPRESSED
-    return Kind.PYTHON if kind is Kind.TEXT and PYTHON_LINE.search(part.head()) else kind
+    if kind is not Kind.TEXT:
+        return kind
+    head = _behind_space(part)
+    return Kind.JSON if kind_of_head(head) is Kind.JSON else Kind.PYTHON if PYTHON_LINE.search(head) else kind
+
+
+def _behind_space(part: Part) -> bytes:
+    """The first bytes of a text behind the white space with which it begins, however long."""
+    head = part.head()
+    for at in range(0, part.size, _CHUNK_BYTES):
+        if head.lstrip(_SPACE):
+            break
+        chunk = part.read(at, _CHUNK_BYTES + HEAD_BYTES)
+        head = chunk.lstrip(_SPACE)[:HEAD_BYTES]
+    return head
 
 
 def _kind_of_zip(part: Part) -> Kind:
@@ -68,12 +84,12 @@ def _kind_of_zip(part: Part) -> Kind:
 
 
 def _kind_of_tar(part: Part) -> Kind:
-    names, at = set(), 0
-    for _ in range(MOST_TAR_MEMBERS):
-        block = part.read(at, _TAR_BLOCK)
-        size = re.fullmatch(rb"\s*([0-7]{1,11})[\s\0]*", block[124:136])
-        if not size:
-            break
-        names.add(block[:100].partition(b"\0")[0].removeprefix(b"./"))
-        at += _TAR_BLOCK + -(-int(size[1], 8) // _TAR_BLOCK) * _TAR_BLOCK
-    return Kind.TORCH_TAR if {b"pickle", b"storages"} <= names else Kind.TAR
+    names: set[str] = set()
+    try:
+        for member in islice(members(part), MOST_MEMBERS):
+            names.add(member.name.removeprefix("./"))
+            if {"pickle", "storages"} <= names:
+                return Kind.TORCH_TAR
+    except BadTar:
+        pass
+    return Kind.TAR

@@ -2,56 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from audit.scan.examination import Examination
 from audit.scan.parts import Part
 from audit.scan.pickle_judge import Dialect
 from audit.scan.pickles import check_alone, check_one
 from audit.scan.report import quoted
+from audit.scan.tar_headers import BadTar, TarMember, members
 from audit.scan.torch_files import ELEMENT_BYTES, StoredKey, storage_of
 from audit.scan.zip_structure import is_outside
 
-BLOCK = 512
-LONGEST_EXTENSION = 1 << 16
-"""Of a long name, or of a PAX header."""
 _LINKS = {b"1": "a hard link", b"2": "a symbolic link"}
 _DEVICES = {b"3": "a device", b"4": "a device", b"6": "a pipe"}
-
-
-class BadTar(Exception):  # noqa: N818 - an outcome, not an error
-    """A header that cannot be read."""
-
-
-@dataclass(frozen=True, slots=True)
-class TarMember:
-    """One member.
-
-    Attributes:
-        name: as unpacking would use it.
-        type: of the header, `0` for a file.
-        link: where a link leads.
-        at: of its content.
-        size: of its content.
-    """
-
-    name: str
-    type: bytes
-    link: str
-    at: int
-    size: int
+_CHUNK_BYTES = 1 << 20
 
 
 def check_tar(part: Part, exam: Examination) -> None:
     """An archive of anything."""
     for member in _safe_members(part, exam):
-        inside = part.within(member.name, member.at, member.size)
-        if member.size > inside.size:
-            exam.unexamined(inside.where, "truncated", "is cut off")
-        if member.type in (b"0", b"\0", b"7"):
-            exam.member(inside)
+        _check_content(part, member, exam)
 
 
 def check_torch_tar(part: Part, exam: Examination) -> None:
@@ -67,8 +37,16 @@ def check_torch_tar(part: Part, exam: Examination) -> None:
             _check_storages(inside, exam)
         elif name == "tensors":
             check_one(inside, exam, Dialect(stored=lambda key: None))
-        elif member.type in (b"0", b"\0", b"7"):
-            exam.member(inside)
+        else:
+            _check_content(part, member, exam)
+
+
+def _check_content(part: Part, member: TarMember, exam: Examination) -> None:
+    inside = part.within(member.name, member.at, member.size)
+    if member.size > inside.size and member.has_content:
+        exam.unexamined(inside.where, "truncated", "is cut off")
+    if member.has_content:
+        exam.member(inside)
 
 
 def _check_storages(part: Part, exam: Examination) -> None:
@@ -85,21 +63,36 @@ def _check_storages(part: Part, exam: Examination) -> None:
 
 
 def _safe_members(part: Part, exam: Examination) -> Iterator[TarMember]:
-    """The members, each with the findings about its name and its type."""
+    """The members, each with the findings about its name and its type; then what lies behind the last of them."""
+    end = 0
     try:
         for member in members(part):
             exam.spend("members", 1, exam.limits.members)
             exam.saw("tar member")
             _check_member(part, member, exam)
             yield member
+            end = member.end
     except BadTar as problem:
         exam.unexamined(part.where, "tar-damaged", f"is a tar archive that is damaged: {problem}")
+        return
+    _check_end(part, end, exam)
 
 
 def _check_member(part: Part, member: TarMember, exam: Examination) -> None:
     shown = quoted(member.name, 120)
     if is_outside(member.name):
         exam.danger(part.where, "member-outside", f"has a member that would be unpacked elsewhere: {shown}")
+    if member.of_all:
+        said = (
+            "sets the name or the size of all members at once, by a PAX header: readers differ in what they make of it"
+        )
+        exam.danger(part.where, "tar-global", said)
+    if member.sparse:
+        said = f"has a sparse member, {shown}, which unpacking puts together; only its parts as they lie are examined"
+        exam.unexamined(part.where, "tar-sparse", said)
+    if member.size and not member.has_content:
+        said = f"gives a size to {shown}, which has no content: readers differ in where the next member begins"
+        exam.unexamined(part.where, "tar-disagrees", said)
     if member.type in _LINKS:
         outside = is_outside(member.link)
         said = f"has {_LINKS[member.type]} as a member: {shown}, to {quoted(member.link, 120)}"
@@ -108,64 +101,11 @@ def _check_member(part: Part, member: TarMember, exam: Examination) -> None:
         exam.danger(part.where, "member-device", f"has {_DEVICES[member.type]} as a member: {shown}")
 
 
-def members(part: Part) -> Iterator[TarMember]:
-    """Every member; long names and PAX headers are applied to the member that follows them.
-
-    Raises:
-        BadTar: where a header cannot be read.
-    """
-    at, name, link, pax_size = 0, "", "", None
-    while at + BLOCK <= part.size:
-        block = part.read(at, BLOCK)
-        if not block.strip(b"\0"):
+def _check_end(part: Part, at: int, exam: Examination) -> None:
+    """Behind the last member are zeros alone: Python's reader stops at the first block of them, others read on."""
+    for begin in range(at, part.size, _CHUNK_BYTES):
+        exam.check_time()
+        if part.read(begin, _CHUNK_BYTES).strip(b"\0"):
+            said = "holds more behind its last member, as a second archive would be; that is not examined"
+            exam.unexamined(part.where, "tar-trailing", said)
             return
-        kind, size = block[156:157], _number(block[124:136])
-        at += BLOCK
-        if kind in (b"L", b"K", b"x"):
-            text = part.read(at, min(size, LONGEST_EXTENSION))
-            if kind == b"x":
-                records = _pax(text)
-                name, link = records.get("path", name), records.get("linkpath", link)
-                pax_size = int(records["size"]) if records.get("size", "").isdigit() else None
-            elif kind == b"L":
-                name = _text(text)
-            else:
-                link = _text(text)
-        elif kind != b"g":
-            size = size if pax_size is None else pax_size
-            yield TarMember(name or _own_name(block), kind, link or _text(block[157:257]), at, size)
-            name, link, pax_size = "", "", None
-        at += -(-size // BLOCK) * BLOCK
-
-
-def _own_name(block: bytes) -> str:
-    prefix = _text(block[345:500]) if block[257:263] == b"ustar\0" else ""
-    return f"{prefix}/{_text(block[:100])}" if prefix else _text(block[:100])
-
-
-def _text(data: bytes) -> str:
-    return data.partition(b"\0")[0].decode("utf-8", "replace")
-
-
-def _number(field: bytes) -> int:
-    """Octal digits, or a number of base 256 where the first bit is set."""
-    if field[0] & 0x80:
-        return int.from_bytes(bytes([field[0] & 0x7F]) + field[1:], "big")
-    digits = field.partition(b"\0")[0].strip()
-    if not re.fullmatch(rb"[0-7]*", digits):
-        raise BadTar("a size is no number")
-    return int(digits or b"0", 8)
-
-
-def _pax(data: bytes) -> dict[str, str]:
-    """Records of `length key=value`."""
-    found: dict[str, str] = {}
-    at = 0
-    while at < len(data):
-        length = re.match(rb"(\d{1,6}) ", data[at : at + 8])
-        if not length or int(length[1]) <= length.end():
-            break
-        key, _, value = data[at + length.end() : at + int(length[1]) - 1].partition(b"=")
-        found[key.decode("utf-8", "replace")] = value.decode("utf-8", "replace")
-        at += int(length[1])
-    return found

@@ -9,12 +9,13 @@ from typing import Any
 from audit.scan.examination import Examination
 from audit.scan.globals_dangerous import danger_of
 from audit.scan.json_documents import NotJson, parse, walk
+from audit.scan.links import enters_version_control
 from audit.scan.parts import Part
 from audit.scan.programs import MODEL_SUFFIXES, PROGRAM_SUFFIXES, check_source
 from audit.scan.report import printable, quoted
+from audit.scan.yaml_tags import YamlTags
 from audit.scan.zip_structure import is_outside
 
-_YAML_PYTHON = re.compile(rb"!!python/(object|name|module|apply|new)[\w/]*[ :][^\n]{0,80}")
 _CALL = re.compile(rb"^[A-Za-z_][\w.]*\([^\n]*\)", re.MULTILINE)
 _RUNS_CODE = {
     "auto_map": "names Python files of its own that transformers imports",
@@ -26,6 +27,8 @@ _RUNS_CODE = {
 }
 """Keys of a document to what is done by them."""
 _CALLS = ("py/reduce", "py/function")
+_STRETCH_BYTES = 1 << 20
+_OVERLAP_BYTES = 1 << 12
 
 
 def check_json(part: Part, exam: Examination) -> None:
@@ -62,9 +65,10 @@ def check_text(part: Part, exam: Examination) -> None:
         check_source(part, exam)
     if suffix in MODEL_SUFFIXES and _CALL.search(data):
         exam.danger(part.where, "program-disguised", "is a program under a name that says a model")
-    found = _YAML_PYTHON.search(data)
-    if found:
-        exam.danger(part.where, "yaml-python", f"holds YAML that calls Python: {printable(found[0].decode(), 100)}")
+    if suffix == ".json":
+        check_json(part, exam)
+    else:
+        _check_yaml(part, exam)
 
 
 def check_web_page(part: Part, exam: Examination) -> None:
@@ -101,6 +105,26 @@ def _check_index(part: Part, shards: Any, exam: Examination) -> None:
         exam.danger(
             part.where, "index-outside", f"says that tensors lie where no file of its folder is: {quoted(name, 120)}"
         )
+    hidden = {name for name in names if isinstance(name, str) and enters_version_control(name)}
+    for name in sorted(hidden)[:5]:
+        exam.danger(
+            part.where, "index-outside", f"says that tensors lie in version control, hidden there: {quoted(name, 120)}"
+        )
+
+
+def _check_yaml(part: Part, exam: Examination) -> None:
+    """Tags of Python objects, wherever they are in a text."""
+    tags, most = YamlTags(), exam.limits.searched_bytes
+    for at in range(0, min(part.size, most), _STRETCH_BYTES):
+        exam.check_time()
+        found = tags.python_in(part.read(at, _STRETCH_BYTES + _OVERLAP_BYTES))
+        if found:
+            said = printable(found.decode("utf-8", "replace"), 100)
+            exam.danger(part.where, "yaml-python", f"holds YAML that calls Python: {said}")
+            return
+    if part.size > most:
+        said = f"is a text of {part.size:,} bytes, of which the first {most:,} are searched"
+        exam.unexamined(part.where, "over-limit", said)
 
 
 def _check_json_text(part: Part, data: bytes, problem: str, exam: Examination) -> None:
@@ -109,5 +133,6 @@ def _check_json_text(part: Part, data: bytes, problem: str, exam: Examination) -
     for key, said in _RUNS_CODE.items():
         if f'"{key}"'.encode() in data:
             exam.code(part.where, "json-runs-code", f"{said} ({key})")
+    _check_yaml(part, exam)
     if "is no JSON" not in problem:
         exam.unexamined(part.where, "json-limit", f"is JSON that {problem}")

@@ -8,9 +8,10 @@ from typing import Any
 from audit.scan.examination import Examination
 from audit.scan.kinds import Kind, kind_of_head
 from audit.scan.parts import Part
+from audit.scan.pickle_guess import calls_something
 from audit.scan.pickle_judge import Dialect
 from audit.scan.pickle_machine import Global
-from audit.scan.pickles import calls_something, check_alone, check_one
+from audit.scan.pickles import check_alone, check_one
 from audit.scan.report import printable, quoted
 from audit.scan.zips import check_members
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from audit.scan.examination import Examination, OverLimit
 from audit.scan.kinds import HEAD_BYTES, Kind, kind_of_head
+from audit.scan.limits import Limits
 from audit.scan.parts import Part
 from audit.scan.report import printable, quoted
 from audit.scan.unpacking import OF_ZIP, STORED, Damaged, unpack
@@ -125,6 +126,9 @@ def _unpacked(part: Part, inside: Part, entry: Entry, exam: Examination) -> Part
 def _is_bomb(part: Part, members: Sequence[Entry], exam: Examination) -> bool:
     """Whether members would expand beyond what any checkpoint does; nothing of such an archive is unpacked."""
     limits = exam.limits
+    blank = sum(entry.size for entry in members if _is_blank(entry, limits))
+    if exam.total("bytes of blank arrays", blank) <= limits.blank_bytes:
+        members = [entry for entry in members if not _is_blank(entry, limits)]
     large = [entry for entry in members if entry.size > limits.ratio_from_bytes]
     worst = max(large, key=lambda entry: entry.size / max(entry.packed, 1), default=None)
     if worst is not None and worst.size > limits.member_ratio * max(worst.packed, 1):
@@ -138,3 +142,8 @@ def _is_bomb(part: Part, members: Sequence[Entry], exam: Examination) -> bool:
         exam.danger(part.where, "zip-bomb", f"would expand to {total:,} bytes, from {part.size:,}")
         return True
     return False
+
+
+def _is_blank(entry: Entry, limits: Limits) -> bool:
+    """Whether a member is an array, by its name, that would be a bomb if it were anything else."""
+    return entry.name.lower().endswith(".npy") and entry.size > limits.member_ratio * max(entry.packed, 1)

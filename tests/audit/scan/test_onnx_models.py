@@ -65,7 +65,8 @@ def test_ordinary_models_are_quiet(tmp_path):
         assert (report.kind, report.findings, report.examined) == (Kind.ONNX, (), True)
 
 
-@pytest.mark.parametrize("location", ["../w.bin", "/etc/passwd", "a/../../w", "C:\\w.bin", "..\\w"])
+@pytest.mark.parametrize("location", ["../w.bin", "/etc/passwd", "a/../../w", "C:\\w.bin", "..\\w", ".git/w.bin",
+                                      "sub/.git/w"])  # fmt: skip
 def test_data_elsewhere(tmp_path, location):
     report = scanned(tmp_path, external(location), "m.onnx")
     assert codes(report, "danger") == {"onnx-external-outside"}

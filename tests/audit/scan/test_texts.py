@@ -8,7 +8,7 @@ import zipfile
 
 import pytest
 
-from audit.scan import Kind, scan_file
+from audit.scan import Kind, Limits, scan_file
 from tests.audit.scan.planted import call, codes, scanned, zip_of
 
 RUNS = {
@@ -27,6 +27,8 @@ DANGERS = {
     "a shard above": ({"weight_map": {"a": "../other.safetensors"}}, "index-outside"),
     "an absolute shard": ({"weight_map": {"a": "/etc/passwd"}}, "index-outside"),
     "a folder for a shard": ({"weight_map": {"a": "."}}, "index-outside"),
+    "a shard in version control": ({"weight_map": {"a": ".git/m.bin"}}, "index-outside"),
+    "a shard in version control below": ({"weight_map": {"a": "./sub/.GIT/x/m.bin"}}, "index-outside"),
     "a number for a shard": ({"weight_map": {"a": 7}}, "index-outside"),
 }
 
@@ -43,7 +45,8 @@ def test_configurations_that_are_dangerous(tmp_path, content, code):
 
 
 @pytest.mark.parametrize("content", [{"auto_map": {}}, {"trust_remote_code": False}, {"note": "auto_map"},
-                                     {"auto_map": None}, {"weight_map": {"a": "x..y.safetensors"}}])  # fmt: skip
+                                     {"auto_map": None}, {"weight_map": {"a": "x..y.safetensors"}},
+                                     {"weight_map": {"a": "my.git/a.bin", "b": ".github/.gitignore"}}])  # fmt: skip
 def test_configurations_that_are_not(tmp_path, content):
     assert scanned(tmp_path, json.dumps(content).encode(), "config.json").findings == ()
 
@@ -159,3 +162,67 @@ def test_a_zip_of_programs(tmp_path):
         archive.writestr("pkg/run.sh", "#!/bin/sh\n")
     report = scan_file(tmp_path / "x.zip")
     assert (report.worst, codes(report)) == ("code", {"program"})
+
+
+PYTHON_TAGS = {
+    "in full": b'a: !<tag:yaml.org,2002:python/object/apply:os.system> ["true"]\n',
+    "in full and encoded": b'a: !<tag:yaml.org,2002:%70ython/object/apply:os.system> ["true"]\n',
+    "encoded": b'a: !!python%2fobject/apply:os.system ["true"]\n',
+    "encoded throughout": b'a: !!%70%79%74%68%6f%6e/name:os.system ""\n',
+    "a handle": b'%TAG !p! tag:yaml.org,2002:python/\n---\na: !p!object/apply:os.system ["true"]\n',
+    "the first handle": b'%TAG ! tag:yaml.org,2002:python/\n---\na: !object/apply:os.system ["true"]\n',
+    "a handle cut elsewhere": b'%TAG !p! tag:yaml.org,2002:pyth\n---\na: !p!on/object/apply:os.system ["true"]\n',
+    "an encoded handle": b'%TAG !p! tag:%79aml.org,\n---\na: !p!2002:python/module:os ""\n',
+    "the second document": b'a: 1\n...\n%TAG !e! tag:yaml.org,2002:\n---\na: !e!python/object/new:os.system ["true"]\n',
+    "behind comments": b"a: 1\n" + (b"#" * 79 + b"\n") * 60_000 + b"b: !!python/object/apply:os.system ['true']\n",
+    "across two stretches": b"#" * ((1 << 20) - 10) + b"\nb: !!python/object/apply:os.system ['true']\n",
+    "in latin-1": b"a: !!python/object/apply:os.system ['\xe9\xe8']\nb: ordinary text\n",
+    "what begins as JSON": b'{"a": !!python/object/apply:os.system ["true"]}\n',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("content", PYTHON_TAGS.values(), ids=PYTHON_TAGS.keys())
+def test_tags_of_python_in_every_spelling(tmp_path, content):
+    assert "yaml-python" in codes(scanned(tmp_path, content, "config.yaml"), "danger")
+
+
+@pytest.mark.parametrize("content", [
+    b"%TAG !e! tag:example.com,2000:app/\n---\n!e!python/object/apply:x {a: 1}\n",
+    b"%TAG !! tag:example.com,2000:\n---\na: !include b.yaml\nc: !!python {}\n",
+    b"%YAML 1.2\n---\na: !!str 5\nb: !ref <a>\nc: !!python/tuple [1, 2]\nd: 100%\n",
+    b"Wow!!! It is 100%!\nSee tag:yaml.org,2002:str, and !<tag:yaml.org,2002:str> x\n",
+])  # fmt: skip
+def test_tags_of_anything_else(tmp_path, content):
+    report = scanned(tmp_path, content, "config.yaml")
+    assert (report.findings, report.examined) == ((), True)
+
+
+def test_long_texts_are_searched_up_to_a_limit(tmp_path):
+    (tmp_path / "labels.csv").write_bytes(b"a.png,1\n" * 1_000_000)
+    assert scan_file(tmp_path / "labels.csv").outcome == "no known indicator"
+    report = scan_file(tmp_path / "labels.csv", Limits(searched_bytes=1 << 20))
+    assert (codes(report), report.outcome) == ({"over-limit"}, "not examined")
+
+
+AUTO_MAP = b'{"auto_map": {"AutoModel": "evil.Model"}}'
+
+
+@pytest.mark.parametrize("content", [
+    b"\n" * 600 + AUTO_MAP, b" " * 600_000 + AUTO_MAP, b"[NaN, " + AUTO_MAP + b"]", b"[Infinity, " + AUTO_MAP + b"]",
+    b"[-Infinity, " + AUTO_MAP + b"]", b"\xef\xbb\xbf" + AUTO_MAP, b"\xef\xbb\xbf" + b"\n" * 600 + AUTO_MAP,
+    '{"\u200d": 1, '.encode() + AUTO_MAP[1:], b'{"a":1}\n' + AUTO_MAP, b"\t{\n\n" + b" " * 700 + AUTO_MAP[1:],
+])  # fmt: skip
+def test_json_that_does_not_look_like_it(tmp_path, content):
+    assert codes(scanned(tmp_path, content, "config.json"), "code") == {"json-runs-code"}
+
+
+@pytest.mark.parametrize(("name", "content"), [
+    ("a.csv", "\ufeffpath,label\na.png,1\n"), ("a.json", '\ufeff{"a": 1}'),
+    ("README.md", "# \U0001f469\u200d\U0001f4bb A\n"),
+    ("vocab.txt", "[PAD]\n\u200b\n\u200d\n\ufe0f\n\u00ad\n"), ("a.jsonl", '{"a":1}\n{"a": 2}\n{"a":3}\n'),
+    ("b.jsonl", '{"a":1}\n{"\u00e9": 2}\n'), ("a.json", "\n" * 600 + '{"a": [NaN, 1]}'), ("b.json", "just words"),
+    ("fa.txt", "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645\n"),
+])  # fmt: skip
+def test_texts_with_signs_that_are_not_seen(tmp_path, name, content):
+    report = scanned(tmp_path, content.encode(), name)
+    assert (report.findings, report.examined) == ((), True)

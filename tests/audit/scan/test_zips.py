@@ -5,6 +5,7 @@ import struct
 import zipfile
 import zlib
 
+import numpy as np
 import pytest
 
 from audit.scan import Kind, Limits, scan_file
@@ -143,6 +144,35 @@ def test_bombs(tmp_path):
     assert codes(report, "danger") == {"zip-bomb"}
     small = scanned(tmp_path, zip_of([("zeros", bytes(1_000_000))], method=zipfile.ZIP_DEFLATED), "y.zip")
     assert "zip-bomb" not in codes(small)
+
+
+def blank(size):
+    stream = io.BytesIO()
+    np.save(stream, np.zeros(size, np.uint8))
+    return stream.getvalue()
+
+
+def test_blank_arrays_are_ordinary_up_to_a_limit(tmp_path):
+    np.savez_compressed(tmp_path / "x.npz", x=np.zeros((2000, 2000)), masks=np.zeros((100, 512, 512), bool))
+    report = scan_file(tmp_path / "x.npz")
+    assert (report.findings, report.examined) == ((), True)
+    assert codes(scan_file(tmp_path / "x.npz", Limits(blank_bytes=40 << 20)), "danger") == {"zip-bomb"}
+
+
+def test_blank_arrays_in_many_archives_add_up(tmp_path):
+    inner = zip_of([("x.npy", blank(9 << 20))], method=zipfile.ZIP_DEFLATED)
+    many = zip_of([(f"{place}.npz", inner) for place in range(8)])
+    (tmp_path / "x.zip").write_bytes(many)
+    assert scan_file(tmp_path / "x.zip").findings == ()
+    assert "zip-bomb" in codes(scan_file(tmp_path / "x.zip", Limits(blank_bytes=60 << 20)), "danger")
+
+
+def test_gigabytes_of_blank_arrays_are_a_bomb(tmp_path):
+    """The directory says so; nothing of it has to be there."""
+    content = zip_of([("x.npy", blank(9 << 20))], method=zipfile.ZIP_DEFLATED)
+    directory = content.rindex(b"PK\x01\x02")
+    content = changed(changed(content, 22, "<I", 2 << 30), directory + 24, "<I", 2 << 30)
+    assert "zip-bomb" in codes(scanned(tmp_path, content, "x.npz"), "danger")
 
 
 def test_a_bomb_that_lies_about_its_size(tmp_path):

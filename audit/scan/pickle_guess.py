@@ -1,0 +1,129 @@
+"""Whether bytes of any kind are a pickle, or would act as one: found by following the first of its opcodes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from audit.scan.examination import OverLimit
+from audit.scan.parts import Part
+from audit.scan.pickle_bytes import CHUNK_BYTES, Blob, Broken
+from audit.scan.pickle_machine import Global
+from audit.scan.pickle_opcodes import OpcodeReader
+from audit.scan.pickle_steps import follow
+
+OPCODES_OF_A_GUESS = 20_000
+"""Followed to tell whether bytes are a pickle at all."""
+OPCODES_OF_A_LONG_GUESS = 2_000_000
+"""Followed where so many name nothing: a tensor of one number is lists or dicts without end, as opcodes."""
+BYTES_OF_A_LONG_GUESS = 64 << 20
+_NAMING = re.compile(rb"[\x82-\x84\x93]|[^ \n]\n[A-Za-z_]")
+"""Opcodes that take a global from the stack or from the registry; and the middle of two lines that name one."""
+PICKLES_OF_A_GUESS = 5
+"""Files of torch before 1.6 begin with three that name nothing."""
+_PLAIN_NAME = re.compile(r"[A-Za-z_][\w.\-]*")
+
+
+def is_pickle(part: Part, at: int = 0) -> bool:
+    """Whether a pickle begins here, whatever it does: it ends, or goes on for longer than anything else would."""
+    try:
+        follow(OpcodeReader(part, at), _Guess())
+    except OverLimit:
+        return True
+    except Broken:
+        return False
+    return True
+
+
+def calls_something(part: Part, at: int = 0) -> bool:
+    """Whether bytes of any kind would act as a pickle: they name something plausible, and then call it or end well.
+
+    Unpickling acts as it reads, so what comes after a call need not be a pickle.
+    """
+    guess = _Guess()
+    if _goes_on(part, at, guess) and not guess.named_something and _could_name(part, at):
+        guess = _Guess(OPCODES_OF_A_LONG_GUESS)
+        _goes_on(part, at, guess)
+    return guess.acts
+
+
+def _goes_on(part: Part, at: int, guess: _Guess) -> bool:
+    """Follows several pickles; whether they go on for longer than the guess."""
+    reader = OpcodeReader(part, at)
+    try:
+        for _ in range(PICKLES_OF_A_GUESS):
+            follow(reader, guess)
+            guess.acts = guess.named_something
+    except OverLimit:
+        guess.acts = guess.named_something
+        return True
+    except Broken:
+        guess.acts = guess.acts or guess.called_something
+        return False
+    return False
+
+
+def _could_name(part: Part, at: int) -> bool:
+    """Whether any byte that follows could take a global; of very large parts, that is not searched."""
+    if part.size - at > BYTES_OF_A_LONG_GUESS:
+        return True
+    chunks = range(at, part.size, CHUNK_BYTES)
+    return any(_NAMING.search(part.read(begin, CHUNK_BYTES + 2)) for begin in chunks)
+
+
+class _Ignores:
+    """Watches nothing; what is watched is overridden."""
+
+    def extension(self, number: int) -> None: ...
+    def built(self, what: Any, state: Any) -> None: ...
+    def filled(self, what: Any, how: str) -> None: ...
+    def stored(self, key: Any) -> None: ...
+    def payload(self, content: str | bytes | Blob) -> None: ...
+    def called(self, callee: Any, arguments: Any, how: str) -> None: ...
+
+
+class _Guess(_Ignores):
+    """Counts what a pickle names and calls, of the first opcodes; `acts` is the outcome."""
+
+    def __init__(self, most: int = OPCODES_OF_A_GUESS) -> None:
+        self.left = most
+        self.named_something = False
+        self.called_something = False
+        self.acts = False
+
+    def followed(self, opcodes: int) -> None:
+        self.left -= opcodes
+        if self.left < 0:
+            raise OverLimit("is longer than a guess needs")
+
+    def named(self, what: Global) -> None:
+        if not (_PLAIN_NAME.fullmatch(what.module) and _PLAIN_NAME.fullmatch(what.name)):
+            raise Broken("names nothing that could exist")
+        self.named_something = True
+
+    def called(self, callee: Any, arguments: Any, how: str) -> None:
+        self.called_something = self.called_something or isinstance(callee, Global)
+
+
+class Names(_Ignores):
+    """Collects the names of globals.
+
+    Args:
+        add: is given each name.
+        most: opcodes that are followed.
+    """
+
+    def __init__(self, add: Callable[[str, None], None], most: int) -> None:
+        self.add = add
+        self.left = most
+
+    def followed(self, opcodes: int) -> None:
+        """Counts, up to the most."""
+        self.left -= opcodes
+        if self.left < 0:
+            raise OverLimit("has too many opcodes")
+
+    def named(self, what: Global) -> None:
+        """Hands the name on."""
+        self.add(str(what), None)
