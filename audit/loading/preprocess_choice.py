@@ -44,15 +44,7 @@ def resolve(
     if fixed is not None and steps.resize is None and steps.crop is None:
         steps = dataclasses.replace(steps, resize=fixed, origin=f"{steps.origin}, size of the model's input")
     normalisation = _normalisation(steps, channels, notes)
-    crop = steps.crop
-    if crop is None and isinstance(steps.resize, int):
-        crop = (steps.resize, steps.resize)
-    elif crop is None and isinstance(steps.resize, tuple) and steps.border is not None:
-        crop = steps.resize
-    geometry = Geometry(
-        channels, steps.resize, crop, steps.interpolation or "bilinear", steps.margin or "even",
-        _border(steps.border, channels),
-    )  # fmt: skip
+    geometry = _geometry(steps, channels)
     size = geometry.output_size(None if native_shape is None else native_shape[1:])
     if size is None:
         raise UsageError(
@@ -75,11 +67,19 @@ def _overridden(declared: Steps, steps: Steps) -> Steps:
     return dataclasses.replace(declared, **given)
 
 
-def _border(colour: tuple[int, ...] | None, channels: int) -> tuple[int, ...] | None:
-    """A colour for so many channels; grey where a coloured border meets one channel."""
-    if colour is None or channels > 1:
-        return colour
-    return (round(sum(colour) / len(colour)),)
+def _geometry(steps: Steps, channels: int) -> Geometry:
+    """Where a size of one side is stated, or a border fills what is left, the crop is what was stated as size.
+
+    A coloured border is grey around an image of one channel.
+    """
+    crop, border = steps.crop, steps.border
+    if crop is None and isinstance(steps.resize, int):
+        crop = (steps.resize, steps.resize)
+    elif crop is None and isinstance(steps.resize, tuple) and border is not None:
+        crop = steps.resize
+    if border is not None and channels == 1:
+        border = (round(sum(border) / len(border)),)
+    return Geometry(channels, steps.resize, crop, steps.interpolation or "bilinear", steps.margin or "even", border)
 
 
 def _normalisation(steps: Steps, channels: int, notes: list[str]) -> Normalisation:
