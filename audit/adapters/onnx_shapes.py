@@ -60,7 +60,7 @@ def with_known_shapes(network: nn.Module, examples: Sequence[Tensor]) -> nn.Modu
 
 
 class _Recorder(fx.Interpreter):
-    """Keeps the tensors of some nodes."""
+    """Keeps the tensors of some nodes, where they are small enough to be held."""
 
     def __init__(self, network: fx.GraphModule, wanted: set[fx.Node]) -> None:
         super().__init__(network)
@@ -69,7 +69,7 @@ class _Recorder(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
-        if n in self.wanted and isinstance(result, Tensor):
+        if n in self.wanted and isinstance(result, Tensor) and result.numel() <= MOST_HELD:
             self.seen[n] = result
         return result
 

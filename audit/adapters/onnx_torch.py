@@ -14,12 +14,17 @@ What is walled off, how it was seen, and the test in tests/audit/adapters/test_o
   whose shape may not be known (run, on torch's own exports). Such copies become weights, and shapes those of the
   weights. tests/audit/loading/test_onnx_exports.py.
 - Weights of MatMul and Add become buffers (run); they are made parameters. `test_weights_are_parameters`.
+- Torch has no limit of memory on the CPU, and computes also what onnxruntime skips (run: a ConstantOfShape of 2^31
+  numbers of which only the shape is read). A graph with a value known to be so large is not converted. Not caught: many
+  large values at once, where gradients are taken, of a graph that onnxruntime could run within its own limit.
+  `test_values_that_only_torch_would_hold` in test_onnx_limits.py.
 - It has no converter for If, Loop, quantised operators or those of com.microsoft: `ConversionError` names them.
   `test_unsupported_operators_are_named`.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -33,6 +38,8 @@ from audit.adapters.onnx_shapes import with_known_shapes
 
 OPSET = 17
 """The newest of which most converters know every operator."""
+MOST_NUMBERS = 2**28
+"""Of a value, as far as its sizes are known: torch has no limit of memory on the CPU."""
 MOST_ROUNDS = 4
 """Composite operators are defined by others that may be composite too."""
 
@@ -69,7 +76,9 @@ def _converted(model: OnnxModel, prepare: Callable[[OnnxModel], OnnxModel], exam
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            network = package.convert(_with_shapes(ready).proto).eval()
+            shaped = _with_shapes(ready)
+            _check_sizes(shaped)
+            network = package.convert(shaped.proto).eval()
             _mend_layer_norms(network)
             network = with_known_shapes(network, examples)
     except Exception as error:
@@ -81,6 +90,14 @@ def _converted(model: OnnxModel, prepare: Callable[[OnnxModel], OnnxModel], exam
 def _with_shapes(model: OnnxModel) -> OnnxModel:
     """With the shapes of all values, as far as they follow; converters of normalisations and poolings ask for them."""
     return OnnxModel(onnx_package().shape_inference.infer_shapes(model.proto, data_prop=True), model.external)
+
+
+def _check_sizes(model: OnnxModel) -> None:
+    """Values small enough, as far as sizes follow: onnxruntime skips what only a shape is asked of, torch does not."""
+    for value in model.proto.graph.value_info:
+        numbers = math.prod(max(size.dim_value, 1) for size in value.type.tensor_type.shape.dim)
+        if numbers > MOST_NUMBERS:
+            raise ValueError(f"a value of {numbers:,} numbers")
 
 
 def _mend_layer_norms(network: nn.Module) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ ARGUMENTS = ("input", "output", "as")
 FORMS = ("", "torch", "blackbox")
 GUESSED_SIDES = (32, 224)
 """Sizes to verify on, where nothing says one."""
+MOST_OF_AN_IMAGE, MOST_OF_AN_INPUT = 2**26, 2**28
+"""Numbers: a colour image of 4,700 pixels a side, and four of them or a thousand of 224 in a batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +171,7 @@ def _trial(
     batch = layout.batch or 1
     for place, size in enumerate(sizes):
         shape = (layout.channels, *size)
+        _check_input(batch, shape, file)
         images = layout.arranged(torch.full((batch, *shape), 0.5)).numpy()
         try:
             results = session.run(images[0] if layout.batch == NO_BATCH else images)
@@ -177,6 +181,16 @@ def _trial(
             raise
         return shape, _scores_output(results, layout, wishes, file)
     raise AssertionError("there is always a size to try")
+
+
+def _check_input(batch: int, shape: Shape, file: str) -> None:
+    """An input that fits the memory; a graph can state any sizes."""
+    image = math.prod(shape)
+    if image > MOST_OF_AN_IMAGE or batch * image > MOST_OF_AN_INPUT:
+        raise SubjectError(
+            f"Expected an input of at most {MOST_OF_AN_INPUT:,} numbers, {MOST_OF_AN_IMAGE:,} an image, in {file}, got "
+            f"{batch} images of {'x'.join(map(str, shape))}. Export it again for fewer or smaller images."
+        )
 
 
 def _scores_output(results: dict[str, Any], layout: Layout, wishes: Wishes, file: str) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from audit.adapters.onnx_runtime import Session
+from audit.adapters.onnx_runtime import RunMemoryError, Session
 from audit.loading.onnx_layout import NO_BATCH, Layout
 
 BRIGHTEST = 255
@@ -64,15 +65,17 @@ class BlackBox(nn.Module):
 
     Args:
         session: with one output; opened again after a copy.
+        halving: whether images that are too many for the memory of one run go in by halves.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, *, halving: bool = False) -> None:
         super().__init__()
         self.session = session
+        self.halving = halving
 
     def forward(self, arranged: Tensor) -> Tensor:
         """What the graph returns, float32, on the device of its input."""
-        scores: Tensor = _Run.apply(arranged, self.session)
+        scores: Tensor = _Run.apply(arranged, self.session, self.halving)
         return scores
 
 
@@ -80,13 +83,24 @@ class _Run(torch.autograd.Function):
     """A step of which autograd knows that it cannot go back."""
 
     @staticmethod
-    def forward(ctx: Any, arranged: Tensor, session: Session) -> Tensor:
+    def forward(ctx: Any, arranged: Tensor, session: Session, halving: bool) -> Tensor:
         values = arranged.detach()
         if session.input.dtype == "uint8":
             values = (values * BRIGHTEST).round().clamp(0, BRIGHTEST)
-        (scores,) = session.run(values.cpu().numpy()).values()
+        scores = _scores(session, values.cpu().numpy(), halving)
         return torch.from_numpy(scores).to(arranged.device, torch.float32)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         raise RuntimeError("onnxruntime gives no gradients: the model is a black box")
+
+
+def _scores(session: Session, values: Any, halving: bool) -> Any:
+    try:
+        (scores,) = session.run(values).values()
+        return scores
+    except RunMemoryError:
+        if len(values) == 1 or not halving:
+            raise
+    middle = len(values) // 2
+    return np.concatenate([_scores(session, part, halving) for part in (values[:middle], values[middle:])])

@@ -112,7 +112,8 @@ def find_way(observed: Observed, form: str, file: str) -> Way:
             f"Expected {file} to become a torch module, as as=torch demands, got none: {reason}. Leave it out: the "
             "file is then audited as a black box."
         )
-    network = _assembled(BlackBox(Session(model, file)), observed.layout, batch)
+    graph = BlackBox(Session(model, file), halving=batch is None)
+    network = _assembled(graph, observed.layout, batch)
     why = f"{file} is run by onnxruntime as a black box, without gradients and weights: {reason}"
     return Way(network, BLACK_BOX, why, (f"its initialisers hold {model.numbers:,} numbers",))
 
@@ -131,7 +132,8 @@ def _observe_free(
         together = scores_of(original, inputs)
     except SubjectError:
         together = scores_of(_assembled(original.graph, layout, 1), inputs)
-        return Observed(((model, 1),), layout, inputs, alone, together, (_in_parts(1),))
+        note = _in_parts(1, "the graph fails with several, or takes too much memory")
+        return Observed(((model, 1),), layout, inputs, alone, together, (note,))
     agreement = compare(alone, first_of_each(together))
     notes = () if agreement else (f"with other images in its batch, {agreement.reason}",)
     return Observed(((model, None),), layout, inputs, alone, together, notes)
@@ -232,6 +234,6 @@ def _gradient_problem(network: nn.Module, images: Tensor) -> str:
     return "the scores do not depend on them" if gradient is None else ""
 
 
-def _in_parts(batch: int) -> str:
+def _in_parts(batch: int, why: str = "the graph fixes its batch") -> str:
     at_once = "one" if batch in (1, NO_BATCH) else str(batch)
-    return f"images are run {at_once} at a time, as the graph fixes its batch"
+    return f"images are run {at_once} at a time, as {why}"
