@@ -7,7 +7,7 @@ from tests.hostile.opcodes import Node, call
 from tests.hostile.site import Corpus
 
 SIDE = 1 << 15
-UNFOLDED = {"scan": (0, 3, 4)}
+UNFOLDED = {"scan": (0, 3, 4), "bare": (2, 4)}
 """A tensor that is spread out is no known indicator; whoever would store it in full refuses it."""
 
 
