@@ -42,11 +42,10 @@ class Rows:
     ) -> None:
         self.shape, self.dtype, self.name = shape, dtype, name
         self._descriptor, self._offset, self._owner = descriptor, offset, owner
-        if 0 in shape[1:]:
-            raise DataError(
-                f"Expected at least one value in each row of {name}, got the shape {shape}. Write it again."
-            )
         self._row_bytes = math.prod(shape[1:]) * dtype.itemsize
+        if len(self) and not self._row_bytes:
+            given = f"the shape {shape} of {dtype}"
+            raise DataError(f"Expected at least one byte in each row of {name}, got {given}. Write it again.")
         held, needed = os.fstat(descriptor).st_size - offset, self._row_bytes * len(self)
         if held < needed:
             raise DataError(
