@@ -51,7 +51,10 @@ _EPS: Entry = (
     "eps (ε)",
     "The largest change that an attack may make to a pixel (norm linf) or to the image (norm l2).",
 )
-_TRUST: Entry = ("Trust exception", "Code that came with the model or its loader, and that was allowed to run.")
+_TRUST: Entry = (
+    "Trust exception",
+    "What was allowed beyond reading tensors alone: code to run, or pickles to be read with placeholders.",
+)
 
 
 def glossary(report: Report) -> tuple[Entry, ...]:

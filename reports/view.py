@@ -17,6 +17,8 @@ from reports.view_summary import Block, summary_blocks
 Pictures = Mapping[int, tuple[Picture | GridView, ...]]
 """What was drawn, by the place (from 1) of the probe's result in the record."""
 NOT_JUDGED = Badge("–", "NOT JUDGED", "not-run")  # noqa: RUF001
+PICKLE_FLAG = "--allow-pickle"
+"""With what a trust exception begins that let a pickle be read; every other let code run."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class Header:
     policy: str
     data: tuple[str, ...]
     tool: str
-    trust_exceptions: tuple[str, ...]
+    code_allowed: tuple[str, ...]
+    pickles_allowed: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,8 @@ def _header(report: Report) -> Header:
         policy=f"{gate.policy_id}, version {gate.policy_version}" if gate else "none",
         data=tuple(f"{d.role}: {shorten(d.spec, 60)}, {d.n_used:,} of {d.n:,} images" for d in record.data),
         tool=f"trust-audit {record.environment.tool_version}",
-        trust_exceptions=record.trust_exceptions,
+        code_allowed=tuple(text for text in record.trust_exceptions if not text.startswith(PICKLE_FLAG)),
+        pickles_allowed=tuple(text for text in record.trust_exceptions if text.startswith(PICKLE_FLAG)),
     )
 
 

@@ -61,8 +61,8 @@ def width() -> int:
 
 
 def columns(rows: Sequence[tuple[str, ...]], heads: tuple[str, ...] = ()) -> str:
-    """Rows as aligned plain text."""
-    table = [heads, *rows] if heads else rows
+    """Rows as aligned plain text, a line each."""
+    table = [tuple(cell.replace("\n", "\\n") for cell in row) for row in ([heads, *rows] if heads else rows)]
     if not table:
         return ""
     widths = [max(len(row[place]) for row in table) for place in range(len(table[0]))]

@@ -28,10 +28,10 @@ def describe(
 
     request = ModelRequest(model, weights, weights_key, strip_prefix, preprocess, allow_code, allow_pickle)
     inputs = Inputs(request, tuple(data or ()), samples=256, seed=seed, device=device)
-    prepared = prepare(inputs, note=lambda text: console.say(f"note: {text}"))
+    prepared = prepare(inputs, note=lambda text: console.say(console.indented(f"note: {text}")))
     console.show(console.columns(_rows(prepared)))
     for check in prepared.info.checks:
-        console.show(f"{'warning' if check.severity == 'warning' else 'check'}: {check.text}")
+        console.show(console.indented(f"{'warning' if check.severity == 'warning' else 'check'}: {check.text}"))
 
 
 def _rows(prepared: Prepared) -> list[tuple[str, ...]]:

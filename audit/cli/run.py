@@ -101,7 +101,7 @@ def execute(inputs: Inputs, wanted: RunOptions, argv: Sequence[str]) -> int:
     configs = parse_settings(wanted.settings, all_probes())
     policy = read_policy(wanted.policy)
     seconds = parse_duration(wanted.budget) if wanted.budget else None
-    prepared = prepare(inputs, note=lambda text: console.say(f"note: {text}"))
+    prepared = prepare(inputs, note=lambda text: console.say(console.indented(f"note: {text}")))
     for check in prepared.info.checks:
         if check.severity == "warning":
             console.say(f"warning: {check.text}")

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from audit.errors import UnsafeArtefactError, UsageError
-from audit.loading.danger import refuse_unsafe
+from audit.loading.danger import refuse_dangerous, refuse_unsafe
 from audit.loading.sources import shown
 from audit.scan import Kind, kind_of
 
@@ -36,7 +36,8 @@ def spec_of_path(text: str) -> tuple[str, str, str]:
     if kind in MODELS:
         scheme = MODELS[kind]
         return scheme, f"{path}{query}", f"{name} is {kind}: taken as {scheme}:{name}"
-    refuse_unsafe(path)
+    refuse_dangerous(path)
+    refuse_unsafe(path, remedy=_remedy(kind, text))
     if kind in WEIGHTS:
         raise UsageError(
             f"Expected a whole model, got {name}, which holds weights alone ({kind}). Name the network they "
@@ -56,6 +57,20 @@ def spec_of_path(text: str) -> tuple[str, str, str]:
         f"Expected a model (ONNX, TorchScript, torch.export, a Hugging Face folder) or a spec such as timm:NAME, got "
         f"{name}, {kind}. Begin with a scheme, or name another file."
     )
+
+
+def _remedy(kind: Kind, text: str) -> str:
+    """What helps against code in a file of this kind, in which nothing is dangerous."""
+    if kind in WEIGHTS:
+        return (
+            "It holds weights: name the network they belong to, --model timm:NAME, with --weights "
+            f"{shlex.quote(shown(text))} --allow-pickle, which reads its tensors and runs nothing of it."
+        )
+    if kind is Kind.PYTHON:
+        return f"Where you trust it, name the function that returns the network: py:{shown(text)}:FACTORY --allow-code."
+    if kind is Kind.FOLDER:
+        return "It is no folder of a model, as it has no config.json; name a file in it."
+    return ""
 
 
 def _located(text: str) -> tuple[Path, str]:

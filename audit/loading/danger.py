@@ -10,6 +10,10 @@ from audit.loading.sources import shown
 from audit.scan import Finding, Kind, scan_file, scan_paths
 
 MOST_NAMED = 3
+OF_CODE = (
+    "A flag lifts this, once you decide: with --weights, --allow-pickle reads the tensors of a pickle and runs nothing "
+    "of it; --allow-code runs what is a program. The safe way: have the tensors alone saved where it was made."
+)
 REMEDY = (
     "No flag lifts this, since no checkpoint needs it. Two safe ways on: have the tensors alone saved where it was "
     "made (safetensors.torch.save_file); or take the file from its first source and compare its sha256."
@@ -37,8 +41,12 @@ def refuse_dangerous(
     _refuse(path, ("danger",), remedy, harmless, read_as)
 
 
-def refuse_unsafe(path: Path, *, remedy: str = REMEDY) -> None:
+def refuse_unsafe(path: Path, *, remedy: str = "") -> None:
     """The same where nothing of the file may run at all: code is refused too.
+
+    Args:
+        path: of the file or folder.
+        remedy: the end of the message; by default what helps against the worst that was found.
 
     Raises:
         UnsafeArtefactError: as above.
@@ -62,6 +70,7 @@ def _refuse(
     ]
     if not found:
         return
+    remedy = remedy or (REMEDY if any(finding.severity == "danger" for finding in found) else OF_CODE)
     named = "; ".join(f"{finding.where}: {finding.text}" for finding in found[:MOST_NAMED])
     more = f"; and {len(found) - MOST_NAMED} more (audit scan lists them)" if len(found) > MOST_NAMED else ""
     raise UnsafeArtefactError(

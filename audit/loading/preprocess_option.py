@@ -17,6 +17,7 @@ NAMED: Mapping[str, Normalisation] = {"none": Normalisation(), "imagenet": IMAGE
 FORMS = "auto, none, imagenet, cifar or mean=a,b,c/std=d,e,f, each with /size=S, /size=HxW, /crop=S, " + (
     "/interpolation=bicubic or /order=bgr after it"
 )
+LARGEST_SIDE = 8192
 LARGEST_ON_UNIT_SCALE = 5.0
 """Means and deviations of pixels in [0, 1] stay far below this; those of pixels in [0, 255] far above."""
 
@@ -154,8 +155,8 @@ def _size(value: Any) -> int | tuple[int, int]:
         sides = tuple(int(item) for item in items)
     except (ValueError, TypeError):
         sides = ()
-    if len(sides) not in (1, 2) or min(sides) < 1:
-        raise ValueError("S or HxW in pixels")
+    if len(sides) not in (1, 2) or min(sides) < 1 or max(sides) > LARGEST_SIDE:
+        raise ValueError(f"S or HxW in pixels, at most {LARGEST_SIDE:,}")
     return sides[0] if len(sides) == 1 else (sides[0], sides[1])
 
 

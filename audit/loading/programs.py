@@ -13,6 +13,7 @@ from audit.loading.preprocess_choice import Shape
 from audit.loading.program_export import load_export
 from audit.loading.program_network import Program
 from audit.loading.program_script import load_script
+from audit.loading.sources import shown
 from audit.scan import Kind, kind_of
 from audit.schema import FileDigest
 
@@ -66,7 +67,7 @@ def _allowed(spec: ModelSpec, request: ModelRequest, kind: Kind) -> Path:
             f"Expected --allow-code with {spec.text}, got none: {path.name} is {kind}, a program that runs on this "
             "machine when it is loaded or used. Nothing of it was loaded. Two safe ways on: where you trust it, add "
             "--allow-code, and the report will say so; or name the network that it was made from with --model, and "
-            f"take its tensors out with `audit convert {shlex.quote(path.name)} --allow-pickle --out "
+            f"take its tensors out with `audit convert {shlex.quote(shown(str(path)))} --allow-pickle --out "
             "weights.safetensors`."
         )
     return path
@@ -74,9 +75,10 @@ def _allowed(spec: ModelSpec, request: ModelRequest, kind: Kind) -> Path:
 
 def _other_kind(spec: ModelSpec, path: Path, kind: Kind, found: Kind) -> SubjectError:
     if found in SCHEME_OF:
-        remedy = f"Name it {SCHEME_OF[found]}:{path.name}."
+        remedy = f"Name it {SCHEME_OF[found]}:{shown(str(path))}."
     elif found in WEIGHTS:
-        remedy = f"It holds weights alone: name the network with --model, and the file with --weights {path.name}."
+        file = shlex.quote(shown(str(path)))
+        remedy = f"It holds weights alone: name the network with --model, and the file with --weights {file}."
     else:
         remedy = "Correct the path, or copy the file again."
     return SubjectError(f"Expected {kind} with {spec.scheme}:, got {path.name}, {found}. {remedy}")

@@ -191,3 +191,18 @@ def test_a_thousand_classes_stay_small(report: Report, run_dir: Path):
     assert "960 further settings are in audit.json." in page.text
     assert "The first 24 of 1,000." in page.text
     assert "20 lowest and the 20 highest of 1,000" in page.text
+
+
+def test_trust_exceptions_say_what_was_allowed(report: Report, run_dir: Path) -> None:
+    """Reading a pickle with placeholders runs nothing, and the header does not say that it did."""
+    read = "--allow-pickle: checkpoint.pth, read apart with placeholders"
+    for exceptions, code, pickles in (
+        ((), False, False),
+        (("--allow-code: py:model.py:make",), True, False),
+        ((read,), False, True),
+        (("--allow-code: py:model.py:make", read), True, True),
+    ):
+        record = report.record.model_copy(update={"trust_exceptions": exceptions})
+        html = render_html(report.model_copy(update={"record": record}), run_dir)
+        assert ("was allowed to run:" in html) is code
+        assert ("nothing of them ran:" in html) is pickles

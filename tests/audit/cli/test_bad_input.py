@@ -318,3 +318,37 @@ def test_a_link_to_itself(audit, tmp_path, scheme):
     ended = audit("describe", "--model", f"{scheme}{path}")
 
     assert_refused(ended, 2, "Expected", "got")
+
+
+def namespace_file(path):
+    import argparse
+
+    import torch
+
+    torch.save({"model": {"fc.weight": torch.zeros(2, 3)}, "args": argparse.Namespace(lr=0.1)}, path)
+    return path
+
+
+def test_a_bare_path_of_a_training_checkpoint_says_the_way_on(audit, tmp_path):
+    path = namespace_file(tmp_path / "checkpoint.pth")
+
+    ended = audit("describe", "--model", path)
+
+    assert_refused(ended, 4, "argparse.Namespace", "--weights", "--allow-pickle", "runs nothing of it")
+    assert "No flag lifts this" not in ended.err
+
+
+def test_a_bare_path_of_a_program_says_the_way_on(audit, tmp_path):
+    (tmp_path / "model.py").write_text("import torch\n\n\ndef make():\n    return torch.nn.Linear(1, 1)\n")
+
+    ended = audit("describe", "--model", tmp_path / "model.py")
+
+    assert ended.code in (2, 4)
+    assert f"py:{tmp_path / 'model.py'}:FACTORY" in ended.err
+    assert "No flag lifts this" not in ended.err
+
+
+def test_a_size_that_no_memory_holds(audit):
+    ended = audit("describe", "--model", MODEL, "--preprocess", "none/size=200000", "--data", "sklearn:digits")
+
+    assert_refused(ended, 2, "size=S or HxW in pixels, at most 8,192, got '200000'")

@@ -151,7 +151,7 @@ def test_resizing_is_noted() -> None:
         ("mean=0,0,0/std=1,0,1", "finite means and deviations above 0"),
         (
             "mean=a/std=1/size=big",
-            "mean=numbers separated by commas, got 'a'; Expected size=S or HxW in pixels, got 'big'",
+            "mean=numbers separated by commas, got 'a'; Expected size=S or HxW in pixels, at most 8,192, got 'big'",
         ),
         ("none/interpolation=cubic", "interpolation=nearest, bilinear"),
         ("none/order=grb", "order=rgb or bgr, got 'grb'"),
@@ -159,6 +159,7 @@ def test_resizing_is_noted() -> None:
         ("imagenet/mean=0/std=1", "either imagenet or mean=/std=, got both"),
         ("none/size=3/size=4", "each option once"),
         ("none/size=3/border=1,2", "border=whole numbers from 0 to 255, one or three, got '1,2'"),
+        ("none/size=200000", "size=S or HxW in pixels, at most 8,192, got '200000'"),
         ("none/size=3/border=256", "border=whole numbers from 0 to 255, one or three, got '256'"),
     ],
 )

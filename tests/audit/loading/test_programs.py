@@ -109,7 +109,7 @@ def test_nothing_is_loaded_without_permission(tmp_path: Path, monkeypatch, write
     file = Path(spec.partition(":")[2]).name
     assert f"{file} is {size}, a program that runs on this machine" in said
     assert "add --allow-code, and the report will say so" in said
-    assert f"`audit convert {file} --allow-pickle --out weights.safetensors`" in said
+    assert f"`audit convert {spec.partition(':')[2]} --allow-pickle --out weights.safetensors`" in said
 
 
 def test_permission_does_not_lift_danger(tmp_path: Path) -> None:
