@@ -135,9 +135,9 @@ def test_a_file_of_another_kind(tmp_path: Path) -> None:
     safetensors.torch.save_file(small().state_dict(), tmp_path / "weights.safetensors")
     (tmp_path / "notes.txt").write_text("hello there")
     for spec, said in (
-        (f"script:{exported.partition(':')[2]}", "Name it export:model.pt2"),
-        (f"export:{scripted.partition(':')[2]}", "Name it script:model.pt"),
-        (f"script:{tmp_path}/weights.safetensors", "the file with --weights weights.safetensors"),
+        (f"script:{exported.partition(':')[2]}", f"Name it export:{exported.partition(':')[2]}."),
+        (f"export:{scripted.partition(':')[2]}", f"Name it script:{scripted.partition(':')[2]}."),
+        (f"script:{tmp_path}/weights.safetensors", f"the file with --weights {tmp_path}/weights.safetensors."),
         (f"export:{tmp_path}/notes.txt", "got notes.txt, text. Correct the path"),
     ):
         with pytest.raises(SubjectError) as caught:
