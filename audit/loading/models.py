@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from audit.api import Subject
-from audit.errors import SubjectError
+from audit.errors import SubjectError, UsageError
 from audit.loading.model_spec import ModelRequest, ModelSpec, parse_spec
 from audit.loading.network import ReadyNetwork, input_channels, ready_network, tensors_sha256
 from audit.loading.preprocess import Normalisation, Preprocessing
@@ -73,6 +73,7 @@ def load_subject(
     architecture = ready.architecture
     fixed = architecture.fixed_size
     preprocessing, shape, remarks = resolve(request.preprocess, architecture.steps, channels, native_shape, fixed)
+    _check_size(spec, architecture.fixed_size, preprocessing, shape)
     network = ready.network.to(device)
     behaviour = observe(network, preprocessing.normalisation, shape, spec.text)
     names, name_checks = _class_names(architecture.classes, class_names, behaviour.num_classes)
@@ -94,6 +95,17 @@ def load_subject(
     )
     info = _info(subject, spec, ready, preprocessing, checks)
     return LoadedSubject(subject, info, preprocessing, ready.trust_exceptions, remake)
+
+
+def _check_size(spec: ModelSpec, fixed: tuple[int, int] | None, chosen: Preprocessing, shape: Shape) -> None:
+    """An ONNX graph that states a size may run at others once it is converted; it is then not what is deployed."""
+    if spec.scheme != "onnx" or fixed in (None, shape[1:]):
+        return
+    size, other = ("x".join(map(str, sides)) for sides in (fixed or (), shape[1:]))
+    raise UsageError(
+        f"Expected images of {size}, the only size that the graph of {spec.text} states, got {other} from "
+        f"{chosen.origin}. Leave size and crop out: at another size it is not the network that is deployed."
+    )
 
 
 def _remaker(network: nn.Module, behaviour: Behaviour, device: torch.device) -> Callable[[Normalisation], nn.Module]:

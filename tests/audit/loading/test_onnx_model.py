@@ -61,6 +61,14 @@ def test_a_convolutional_network(tmp_path):
     assert loaded_of(path).subject.digest == loaded.subject.digest
 
 
+def test_a_size_that_the_graph_states_is_kept(tmp_path):
+    path = saved(tmp_path, *nchw())
+    text = "the only size that the graph of onnx:model.onnx states, got 16x16 from --preprocess"
+    with pytest.raises(UsageError, match=text):
+        load(f"onnx:{path}", preprocess="none/size=16")
+    assert load(f"onnx:{path}", preprocess="none/size=8").subject.input_shape == (3, 8, 8)
+
+
 def test_channels_last(tmp_path):
     """As TensorFlow exports: the graph begins by moving the channels; the scores are those of the twin without."""
     twin = saved(tmp_path, *nchw())
