@@ -280,8 +280,11 @@ class Book:
 def _page(figures: dict[str, Any], records: list[Record], where: dict[str, Any]) -> str:
     lines = [f"- {name}: {value}" for name, value in figures.items()]
     versions = ", ".join(f"{name} {where['packages'][name]}" for name in ("timm", "torch", "torchvision"))
-    head = "# Coverage\n\nWritten by `benchmarks/coverage.py`, which says what a pass is; commit and versions: "
-    return f"{head}{where['commit']}, {versions}.\n\n" + "\n".join(lines) + f"\n\n{table(records)}\n"
+    commits = ", ".join(sorted({str(record.get("commit")) for record in records}))
+    head = (
+        "# Coverage\n\nWritten by `benchmarks/coverage.py`, which says what a pass is; audited commits and versions: "
+    )
+    return f"{head}{commits}, {versions}.\n\n" + "\n".join(lines) + f"\n\n{table(records)}\n"
 
 
 def audited_commit() -> str | None:

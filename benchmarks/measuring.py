@@ -16,7 +16,7 @@ def machine() -> dict[str, Any]:
     import torch
 
     from audit.engine.keys import package_versions
-    from audit.engine.prepare import available_threads
+    from audit.engine.prepare import available_cores
 
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
@@ -25,7 +25,7 @@ def machine() -> dict[str, Any]:
     models = [line.split(":", 1)[1].strip() for line in cpu.read_text().splitlines() if line.startswith("model name")]
     return {
         "cpu": models[0] if models else platform.processor(),
-        "cores": available_threads(),
+        "cores": available_cores(),
         "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
         "python": platform.python_version(),
         "packages": package_versions(),

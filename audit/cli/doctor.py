@@ -25,11 +25,11 @@ def doctor() -> None:
 
     from audit import __version__
     from audit.engine.keys import package_versions
-    from audit.engine.prepare import available_threads
+    from audit.engine.prepare import available_cores
 
     rows = [("trust-audit", __version__), ("python", platform.python_version())]
     rows += list(package_versions().items())
-    rows += [("cores", str(available_threads()))]
+    rows += [("cores", str(available_cores()))]
     count = torch.cuda.device_count()
     rows += [(f"cuda:{place}", torch.cuda.get_device_name(place)) for place in range(count)]
     rows += [] if count else [("GPU", "none; everything runs on the CPU")]
