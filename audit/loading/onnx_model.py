@@ -24,8 +24,11 @@ from audit.loading.onnx_ways import find_way, observe_runtime
 from audit.loading.preprocess_choice import Shape
 from audit.loading.preprocess_option import parse_option
 from audit.loading.weights import digest_of
-from audit.scan import Kind
+from audit.scan import Kind, kind_of
 
+OF_TORCH = frozenset({
+    Kind.SAFETENSORS, Kind.TORCH_ZIP, Kind.TORCH_LEGACY, Kind.TORCH_TAR, Kind.TORCHSCRIPT, Kind.EXPORTED_PROGRAM,
+})  # fmt: skip
 ARGUMENTS = ("input", "output", "as")
 FORMS = ("", "torch", "blackbox")
 GUESSED_SIDES = (32, 224)
@@ -70,6 +73,7 @@ def build_onnx(spec: ModelSpec, request: ModelRequest, native_shape: Shape | Non
     path = Path(spec.target).expanduser()
     if not path.is_file():
         raise SubjectError(f"Expected an ONNX file, got {path}, which is no file. Correct the path.")
+    _check_kind(path)
     refuse_dangerous(path, read_as=Kind.ONNX)
     model, notes = _runnable(read_model(path), path.name)
     port = _image_input(model, path.name)
@@ -91,6 +95,17 @@ def build_onnx(spec: ModelSpec, request: ModelRequest, native_shape: Shape | Non
         access=way.access,
         why_limited=way.why_limited,
     )
+
+
+def _check_kind(path: Path) -> None:
+    """A file of torch is said to be one; read as ONNX, it would look like a file that is two things at once."""
+    found = kind_of(path)
+    if found in OF_TORCH:
+        refuse_dangerous(path)
+        raise SubjectError(
+            f"Expected an ONNX file, got {shown(path.name)}, {found.value}. Name the network with --model and the file "
+            "with --weights, or begin its path with script: or export: where it is a program."
+        )
 
 
 def _wishes(spec: ModelSpec, request: ModelRequest) -> Wishes:

@@ -69,6 +69,12 @@ def test_a_size_that_the_graph_states_is_kept(tmp_path):
     assert load(f"onnx:{path}", preprocess="none/size=8").subject.input_shape == (3, 8, 8)
 
 
+def test_a_file_of_torch_is_said_to_be_one(tmp_path):
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "weights.pth")
+    with pytest.raises(SubjectError, match=r"Expected an ONNX file, got weights\.pth, a torch\.save file \(zip\)"):
+        load(f"onnx:{tmp_path / 'weights.pth'}")
+
+
 def test_channels_last(tmp_path):
     """As TensorFlow exports: the graph begins by moving the channels; the scores are those of the twin without."""
     twin = saved(tmp_path, *nchw())
