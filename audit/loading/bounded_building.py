@@ -16,19 +16,27 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 
 class OutgrownError(Exception):
-    """A network is larger than its bounds; the text says which."""
+    """A network is larger than its bounds; the text says by which measure."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How large a network may be: its parameters, and the numbers in all of them together."""
+    """How large a network may be.
 
-    parameters: int = 100_000
-    numbers: int = 2**32
+    Attributes:
+        tensors: that its parameters lie in.
+        parameters: single numbers, in all tensors together.
+    """
+
+    tensors: int = 100_000
+    parameters: int = 2**32
 
     @classmethod
     def around(cls, tensors: Mapping[str, Tensor]) -> Bounds:
-        """Four times what the tensors could fill, and some room, so that the mismatch of an honest mistake is named."""
+        """Four times what the file's tensors could fill, and some room.
+
+        A configuration of the next larger size is still built, so that the mismatch of an honest mistake is named.
+        """
         return cls(1000 + 4 * len(tensors), 50_000_000 + 4 * sum(tensor.numel() for tensor in tensors.values()))
 
 
@@ -63,17 +71,17 @@ def build_bounded(make: Callable[[], nn.Module], bounds: Bounds) -> nn.Module:
 
 @contextlib.contextmanager
 def counted(bounds: Bounds) -> Iterator[None]:
-    """While it lasts, building a module that brings the parameters of all beyond the bounds raises `OutgrownError`."""
-    parameters = numbers = 0
+    """While it lasts, `OutgrownError` is raised once the modules built, by any thread, exceed the bounds."""
+    tensors = parameters = 0
 
     def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        nonlocal parameters, numbers
-        parameters += 1
-        numbers += 0 if parameter is None else parameter.numel()
+        nonlocal tensors, parameters
+        tensors += 1
+        parameters += 0 if parameter is None else parameter.numel()
+        if tensors > bounds.tensors:
+            raise OutgrownError(f"a network of more than {bounds.tensors:,} tensors")
         if parameters > bounds.parameters:
             raise OutgrownError(f"a network of more than {bounds.parameters:,} parameters")
-        if numbers > bounds.numbers:
-            raise OutgrownError(f"a network of more than {bounds.numbers:,} numbers")
 
     hook = register_module_parameter_registration_hook(count)
     try:

@@ -8,7 +8,7 @@ from torch import nn
 
 from audit.loading.bounded_building import Bounds, OutgrownError, build_bounded, check_size
 
-SMALL = Bounds(parameters=10, numbers=1000)
+SMALL = Bounds(tensors=10, parameters=1000)
 
 
 def tower(layers, width=2):
@@ -24,9 +24,9 @@ def test_what_fits_is_built():
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda: tower(10**9), "a network of more than 10 parameters"),
-        (lambda: tower(1, 2**22), "a network of more than 1,000 numbers"),
-        (lambda: nn.Linear(1001, 1, bias=False), "a network of more than 1,000 numbers"),
+        (lambda: tower(10**9), "a network of more than 10 tensors"),
+        (lambda: tower(1, 2**22), "a network of more than 1,000 parameters"),
+        (lambda: nn.Linear(1001, 1, bias=False), "a network of more than 1,000 parameters"),
     ],
 )
 def test_what_outgrows_is_stopped_at_once(make, text):
