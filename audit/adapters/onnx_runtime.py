@@ -47,9 +47,8 @@ SILENT = 4
 """Only what ends the process is logged."""
 SECONDS, SECONDS_AN_IMAGE = 20.0, 5.0
 SECONDS_A_PRODUCT = 2e-12
-"""What a run may take: some seconds, some an image, and some for each product of a parameter with a pixel. That is far
-more than any classifier needs on one core (a vision transformer of a billion parameters takes a tenth of it), and an
-end for graphs that have none."""
+"""What a run may take: some seconds, some an image, and some for each product of a parameter with a pixel. Chosen
+generously, not measured: it is an end for graphs that have none."""
 SECONDS_TO_OPEN, SECONDS_A_NUMBER = 60.0, 2e-7
 """The same for opening: some time, and some for each parameter."""
 RUN_BYTES = 4 * 2**30

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from audit.errors import UnsafeArtefactError, UsageError
-from audit.loading.danger import refuse_dangerous, refuse_unsafe
+from audit.loading.danger import refuse_unsafe
 from audit.loading.sources import shown
 from audit.scan import Kind, kind_of
 
@@ -36,8 +36,7 @@ def spec_of_path(text: str) -> tuple[str, str, str]:
     if kind in MODELS:
         scheme = MODELS[kind]
         return scheme, f"{path}{query}", f"{name} is {kind}: taken as {scheme}:{name}"
-    refuse_dangerous(path)
-    refuse_unsafe(path, remedy=_remedy(kind, text))
+    refuse_unsafe(path, of_code=_remedy(kind, text))
     if kind in WEIGHTS:
         raise UsageError(
             f"Expected a whole model, got {name}, which holds weights alone ({kind}). Name the network they "

@@ -41,17 +41,17 @@ def refuse_dangerous(
     _refuse(path, ("danger",), remedy, harmless, read_as)
 
 
-def refuse_unsafe(path: Path, *, remedy: str = "") -> None:
+def refuse_unsafe(path: Path, *, of_code: str = "") -> None:
     """The same where nothing of the file may run at all: code is refused too.
 
     Args:
         path: of the file or folder.
-        remedy: the end of the message; by default what helps against the worst that was found.
+        of_code: the end of the message where nothing dangerous was found, only code.
 
     Raises:
         UnsafeArtefactError: as above.
     """
-    _refuse(path, ("danger", "code"), remedy)
+    _refuse(path, ("danger", "code"), REMEDY, of_code=of_code or OF_CODE)
 
 
 def _refuse(
@@ -60,6 +60,7 @@ def _refuse(
     remedy: str,
     harmless: Callable[[Finding], bool] = lambda finding: False,
     read_as: Kind | None = None,
+    of_code: str = "",
 ) -> None:
     reports = list(scan_paths([path])) if path.is_dir() else [scan_file(path, read_as=read_as)]
     found = [
@@ -70,7 +71,8 @@ def _refuse(
     ]
     if not found:
         return
-    remedy = remedy or (REMEDY if any(finding.severity == "danger" for finding in found) else OF_CODE)
+    if all(finding.severity == "code" for finding in found):
+        remedy = of_code
     named = "; ".join(f"{finding.where}: {finding.text}" for finding in found[:MOST_NAMED])
     more = f"; and {len(found) - MOST_NAMED} more (audit scan lists them)" if len(found) > MOST_NAMED else ""
     raise UnsafeArtefactError(

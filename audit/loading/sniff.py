@@ -62,7 +62,7 @@ def sniff(path: Path) -> Kind:
         raise truncated(path, "the directory at the end of the archive is missing")
     if kind not in FORMATS:
         remedy = REMEDIES.get(kind, SAVE_STATE_DICT)
-        refuse_unsafe(path, remedy=f"Nor are these weights, but {kind.value}. {remedy}")
+        refuse_unsafe(path, of_code=f"Nor are these weights, but {kind.value}. {remedy}")
         raise SubjectError(
             f"Expected weights (safetensors, or a file of torch.save), got {shown(path.name)}, which looks like "
             f"{_looks_like(path, kind)}. {remedy}"
