@@ -1,8 +1,8 @@
 """How much an ONNX file becomes before it computes anything: functions written out, sparse tensors filled in.
 
 A function may call another ten times, and that one a third: twelve of them in ten kilobytes are 10^11 operators once
-onnxruntime, or the converter, puts bodies in the place of calls (run: both hang, and memory grows until the process is
-killed). Here calls are multiplied, which takes as long as reading the file. `test_functions_that_multiply` in
+onnxruntime, or the converter, puts bodies in the place of calls: both then hang, and memory grows until the process is
+killed. Here calls are multiplied, which takes as long as reading the file. `test_functions_that_multiply` in
 tests/audit/adapters/test_onnx_limits.py.
 """
 
@@ -16,8 +16,8 @@ from typing import Any
 
 from audit.adapters.onnx import STANDARD_DOMAINS, messages
 
-LONGEST_NUMBER_BYTES = 16
-"""Of the types a tensor can have: complex128."""
+WIDEST_ELEMENT_BYTES = 16
+"""Of a number of complex128, the widest type that a tensor can have."""
 
 Operator = tuple[str, str, str]
 """Domain, name and overload."""
@@ -38,7 +38,7 @@ class Extent:
     depth: int = 0
 
 
-def written_out(proto: Any) -> Extent:
+def inlined_extent(proto: Any) -> Extent:
     """The extent of the graph of a model.
 
     Args:
@@ -58,11 +58,11 @@ def written_out(proto: Any) -> Extent:
     return _extent(_counts(proto.graph.node), extents, 0)
 
 
-def filled_in(proto: Any) -> int:
-    """Bytes that the sparse tensors of a model take as dense ones, which is how onnxruntime holds them (run)."""
+def dense_bytes(proto: Any) -> int:
+    """Bytes that the sparse tensors of a model take as dense ones, as onnxruntime holds them."""
     total = 0
     for tensor in messages(proto, "SparseTensorProto"):
-        numbers = LONGEST_NUMBER_BYTES
+        numbers = WIDEST_ELEMENT_BYTES
         for size in tensor.dims:
             numbers *= max(size, 0)
         total += numbers

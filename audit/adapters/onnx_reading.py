@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from audit.adapters.onnx import STANDARD_DOMAINS, OnnxModel, first_line, messages, onnx_package, shown
-from audit.adapters.onnx_limits import filled_in, written_out
+from audit.adapters.onnx_limits import dense_bytes, inlined_extent
 from audit.errors import SubjectError, UnsafeArtefactError
 
 MOST_BYTES = 2**31 - 2**20
@@ -122,7 +122,7 @@ def _check_operators(path: Path, proto: Any) -> None:
 def _check_growth(path: Path, proto: Any) -> None:
     """What the model becomes as it is opened, before anything opens it."""
     try:
-        extent = written_out(proto)
+        extent = inlined_extent(proto)
     except CycleError:
         raise SubjectError(
             f"Expected functions in {path.name} that do not call themselves, got one that does. Export it again."
@@ -133,7 +133,7 @@ def _check_growth(path: Path, proto: Any) -> None:
             "deep, got more. Opening it would take hours and all memory. Ask whoever made it, or export it again "
             "without functions."
         )
-    if extent.copied + filled_in(proto) > MOST_BYTES:
+    if extent.copied + dense_bytes(proto) > MOST_BYTES:
         raise UnsafeArtefactError(
             f"Expected {path.name} to stay below 2 GiB once its functions are written out and its sparse tensors "
             "filled in, got more. Ask whoever made it, or export it again without them."

@@ -40,7 +40,7 @@ import numpy.typing as npt
 import torch
 
 from audit.adapters.onnx import OnnxModel, first_line, missing_package, onnx_package
-from audit.adapters.onnx_limits import written_out
+from audit.adapters.onnx_limits import inlined_extent
 from audit.errors import SubjectError
 
 SILENT = 4
@@ -78,7 +78,7 @@ class Session:
         self.content = model.to_bytes()
         self.name = name
         self.numbers = model.numbers
-        self.nodes = written_out(model.proto).nodes
+        self.nodes = inlined_extent(model.proto).nodes
         self.input = model.inputs[0]
         self.outputs = tuple(port.name for port in model.outputs)
         self._session: Any = None
@@ -145,7 +145,7 @@ def with_constants_folded(model: OnnxModel, name: str) -> OnnxModel:
     Raises:
         SubjectError: when the runtime cannot open the model.
     """
-    options = _options(written_out(model.proto).nodes)
+    options = _options(inlined_extent(model.proto).nodes)
     options.graph_optimization_level = _package().GraphOptimizationLevel.ORT_ENABLE_BASIC
     with tempfile.TemporaryDirectory(prefix="audit-onnx-") as folder:
         path = Path(folder) / "model.onnx"

@@ -18,6 +18,12 @@ from audit.scan.zip_structure import is_outside
 BLOCK = 512
 LONGEST_EXTENSION = 1 << 20
 """Of a long name, or of a PAX header."""
+_NAME, _SIZE, _TYPE, _LINK, _MAGIC, _PREFIX = (
+    slice(0, 100), slice(124, 136), slice(156, 157), slice(157, 257), slice(257, 263), slice(345, 500),
+)  # fmt: skip
+"""Where a header has them: POSIX.1-2017, pax, "ustar Interchange Format"."""
+_MORE_PARTS, _MORE_PARTS_BEHIND = 482, 504
+"""Whether a list of the parts of a sparse file goes on, in its header and in each block that follows."""
 _NO_CONTENT = (b"1", b"2", b"3", b"4", b"5", b"6")
 _SPARSE = b"S"
 _RECORD = re.compile(rb"(\d{1,20}) ([^=]+)=")
@@ -64,7 +70,7 @@ class TarMember:
 
 
 @dataclass(slots=True)
-class _Extension:
+class _ExtendedHeaders:
     """What headers before a member say of it."""
 
     name: str = ""
@@ -87,52 +93,52 @@ def members(part: Part) -> Iterator[TarMember]:
     Raises:
         BadTar: where a header cannot be read.
     """
-    at, extension, of_all = 0, _Extension(), False
+    at, before, of_all = 0, _ExtendedHeaders(), False
     while at < part.size:
         block = part.read(at, BLOCK)
         if not block.strip(b"\0"):
             return
         if not is_tar(block):
             raise BadTar(f"what lies at {at:,} is no header of a member")
-        kind, size = block[156:157], _number(block[124:136])
+        kind, size = block[_TYPE], _number(block[_SIZE])
         at += BLOCK
         if kind in b"LKxXg":
-            content = _extension(part, at, size)
+            content = _extended_content(part, at, size)
             if kind == b"g":
                 of_all = of_all or any(key.startswith(_OF_ONE) for key in _pax(content))
             else:
-                extension.add(kind, content)
+                before.add(kind, content)
             at += _in_blocks(size)
             continue
-        member = _member(part, block, at, extension, of_all=of_all)
+        member = _member(part, block, at, before, of_all=of_all)
         yield member
-        at, extension = member.end, _Extension()
+        at, before = member.end, _ExtendedHeaders()
 
 
-def _member(part: Part, block: bytes, at: int, extension: _Extension, *, of_all: bool) -> TarMember:
+def _member(part: Part, block: bytes, at: int, before: _ExtendedHeaders, *, of_all: bool) -> TarMember:
     """The member of a header, with what the headers before it say."""
-    kind, own_name, records = block[156:157], _text(block[:100]), extension.records
-    if kind == b"\0" and own_name.endswith("/"):
+    kind, records = block[_TYPE], before.records
+    if kind == b"\0" and _text(block[_NAME]).endswith("/"):
         kind = b"5"
     size = records.get("size", "")
     if size and not re.fullmatch(r"[0-9]{1,19}", size):
         raise BadTar("a size in a PAX header is no number")
     sparse = kind == _SPARSE or any(key.startswith(_SPARSE_KEYS) for key in records)
-    more = kind == _SPARSE and block[482] != 0
+    more = kind == _SPARSE and block[_MORE_PARTS] != 0
     while more and at < part.size:  # blocks that list the parts of a sparse file
-        more, at = part.read(at + 504, 1) not in (b"\0", b""), at + BLOCK
+        more, at = part.read(at + _MORE_PARTS_BEHIND, 1) not in (b"\0", b""), at + BLOCK
     return TarMember(
-        name=extension.name or _own_name(block),
+        name=before.name or _full_name(block),
         type=kind,
-        link=extension.link or _text(block[157:257]),
+        link=before.link or _text(block[_LINK]),
         at=at,
-        size=int(size) if size else _number(block[124:136]),
+        size=int(size) if size else _number(block[_SIZE]),
         sparse=sparse,
         of_all=of_all,
     )
 
 
-def _extension(part: Part, at: int, size: int) -> bytes:
+def _extended_content(part: Part, at: int, size: int) -> bytes:
     if size > LONGEST_EXTENSION:
         raise BadTar(f"a name or a PAX header takes {size:,} bytes")
     return part.read(at, _in_blocks(size))  # as Python does: what is hidden behind its end counts, too
@@ -142,23 +148,23 @@ def _in_blocks(size: int) -> int:
     return -(-size // BLOCK) * BLOCK
 
 
-def _own_name(block: bytes) -> str:
+def _full_name(block: bytes) -> str:
     """Python puts the prefix before the name in every format; in those without one, other things may lie there."""
-    prefix = _text(block[345:500])
-    if prefix and (block[257:263] == b"ustar\0" or is_outside(prefix)):
-        return f"{prefix}/{_text(block[:100])}"
-    return _text(block[:100])
+    prefix = _text(block[_PREFIX])
+    if prefix and (block[_MAGIC] == b"ustar\0" or is_outside(prefix)):
+        return f"{prefix}/{_text(block[_NAME])}"
+    return _text(block[_NAME])
 
 
 def _text(data: bytes) -> str:
     return data.partition(b"\0")[0].decode("utf-8", "replace")
 
 
-def _number(field: bytes) -> int:
+def _number(stored: bytes) -> int:
     """Octal digits, or a number of base 256 where the first bit is set."""
-    if field[0] & 0x80:
-        return int.from_bytes(bytes([field[0] & 0x7F]) + field[1:], "big")
-    digits = field.partition(b"\0")[0].strip()
+    if stored[0] & 0x80:
+        return int.from_bytes(bytes([stored[0] & 0x7F]) + stored[1:], "big")
+    digits = stored.partition(b"\0")[0].strip()
     if not re.fullmatch(rb"[0-7]*", digits):
         raise BadTar("a size is no number")
     return int(digits or b"0", 8)

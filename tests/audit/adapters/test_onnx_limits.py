@@ -9,7 +9,7 @@ import torch
 
 from audit.adapters import onnx_runtime
 from audit.adapters.onnx import OnnxModel
-from audit.adapters.onnx_limits import Extent, filled_in, written_out
+from audit.adapters.onnx_limits import Extent, dense_bytes, inlined_extent
 from audit.adapters.onnx_reading import MOST_NODES, read_model
 from audit.adapters.onnx_runtime import RunMemoryError, Session
 from audit.adapters.onnx_torch import ConversionError, conversions
@@ -77,18 +77,18 @@ def test_functions_that_multiply(tmp_path):
     assert time.monotonic() - start < 5
 
     plain = len(nchw()[0].nodes)
-    extent = written_out(with_functions(3, 4))
+    extent = inlined_extent(with_functions(3, 4))
     assert (extent.nodes, extent.depth) == (plain + 1 + 4 + 16 + 64, 3)
-    assert extent.copied > written_out(with_functions(2, 4)).copied > 0
-    assert written_out(nchw()[0].model("out")) == Extent(plain)
+    assert extent.copied > inlined_extent(with_functions(2, 4)).copied > 0
+    assert inlined_extent(nchw()[0].model("out")) == Extent(plain)
 
 
 def test_functions_in_branches_are_counted():
     model = with_functions(2, 5)
     branch = onnx.helper.make_graph([make_node("F0", ["x"], ["y"], domain="own")], "branch", [], [])
     model.functions[1].node.append(make_node("If", ["b"], ["c"], then_branch=branch, else_branch=branch))
-    without = written_out(with_functions(2, 5)).nodes
-    assert written_out(model).nodes == without + 1 + 2 * (1 + 5)
+    without = inlined_extent(with_functions(2, 5)).nodes
+    assert inlined_extent(model).nodes == without + 1 + 2 * (1 + 5)
 
 
 def test_tensors_in_functions_are_copied(tmp_path, monkeypatch):
@@ -113,7 +113,7 @@ def test_sparse_tensors_are_counted_filled_in(tmp_path):
     sparse = model.graph.sparse_initializer.add(dims=[2**20, 2**10])
     sparse.values.CopyFrom(onnx.numpy_helper.from_array(np.ones(1, np.float32), "sparse"))
     sparse.indices.CopyFrom(onnx.numpy_helper.from_array(np.array([3])))
-    assert filled_in(model) == 2**30 * 16
+    assert dense_bytes(model) == 2**30 * 16
     with pytest.raises(UnsafeArtefactError, match="its sparse tensors filled in, got more"):
         read_model(written(tmp_path, model))
 
