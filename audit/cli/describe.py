@@ -9,6 +9,8 @@ from audit.cli import console, options
 if TYPE_CHECKING:
     from audit.engine.prepare import Prepared
 
+SAMPLES, BATCH_SIZE = 256, 32
+
 
 def describe(
     model: options.Model,
@@ -27,8 +29,16 @@ def describe(
     from audit.loading.models import ModelRequest
 
     request = ModelRequest(model, weights, weights_key, strip_prefix, preprocess, allow_code, allow_pickle)
-    inputs = Inputs(request, tuple(data or ()), samples=256, seed=seed, device=device)
-    prepared = prepare(inputs, note=lambda text: console.say(console.indented(f"note: {text}")))
+    inputs = Inputs(request, tuple(data or ()), samples=SAMPLES, seed=seed, device=device)
+    notes: list[str] = []
+    said: set[str] = set()
+    try:
+        prepared = prepare(inputs, note=notes.append)
+        said = {check.text for check in prepared.info.checks}
+    finally:  # where loading fails, the guesses that were taken may be the reason
+        for text in notes:
+            if text not in said:
+                console.say(console.indented(f"note: {text}"))
     console.show(console.columns(_rows(prepared)))
     for check in prepared.info.checks:
         console.show(console.indented(f"{'warning' if check.severity == 'warning' else 'check'}: {check.text}"))
@@ -62,8 +72,10 @@ def _accuracy(prepared: Prepared) -> str:
 
     from audit.toolkit.statistics import proportion
 
-    batch = prepared.data["eval"].batch(0, 256)
+    split, right = prepared.data["eval"], 0
     with torch.inference_mode():
-        right = int((prepared.subject.logits(batch.pixels).argmax(dim=1).cpu() == batch.labels).sum())
-    interval = proportion(right, len(batch.labels))
-    return f"{right / len(batch.labels):.1%} of {len(batch.labels)} images ({interval.low:.1%} to {interval.high:.1%})"
+        for start in range(0, len(split), BATCH_SIZE):  # all at once would be gigabytes of activations
+            batch = split.batch(start, start + BATCH_SIZE)
+            right += int((prepared.subject.logits(batch.pixels).argmax(dim=1).cpu() == batch.labels).sum())
+    interval = proportion(right, len(split))
+    return f"{right / len(split):.1%} of {len(split)} images ({interval.low:.1%} to {interval.high:.1%})"

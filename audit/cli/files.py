@@ -22,11 +22,7 @@ def read_report(run_dir: Path) -> Report:
     """
     results = run_dir / RESULTS
     if not results.is_file():
-        raise UsageError(
-            f"Expected a run folder with {RESULTS}, got {run_dir}. "
-            + ("Run the same `audit run` command again: it resumes." if (run_dir / "plan.json").exists() else "")
-            + ("" if run_dir.is_dir() else "There is no such folder.")
-        )
+        raise UsageError(f"Expected a run folder with {RESULTS}, got {run_dir}. {_way_on(run_dir)}")
     record = _parse(results)
     times = _read_times(run_dir / COSTS)
     judged = _last_judgement(run_dir / AUDIT, record)
@@ -55,6 +51,16 @@ def write_report(report: Report, run_dir: Path, formats: tuple[str, ...] = ("jso
 def judged(report: Report, policy: Policy, gate: GateResult) -> Report:
     """The report under another judgement."""
     return report.model_copy(update={"policy": policy, "gate": gate})
+
+
+def _way_on(run_dir: Path) -> str:
+    """What to do about a folder without results."""
+    if (run_dir / "plan.json").exists():
+        return "Its run has not ended: run the same `audit run` command again, which resumes it."
+    if run_dir.is_dir():
+        inside = sorted(path.parent.name for path in run_dir.glob(f"*/{RESULTS}"))[:3]
+        return f"Name one of the runs in it: {', '.join(inside)}." if inside else "Name what `audit run` wrote."
+    return "There is nothing at that path; name what `audit run` wrote."
 
 
 def _parse(path: Path) -> RunRecord:

@@ -86,8 +86,9 @@ class LineReporter:
 
     def end(self) -> None:
         """See `Reporter`."""
-        restored = f", {self._restored} restored" if self._restored else ""
-        console.say(f"{self._what}: {self._done} done{restored} in {duration(time.monotonic() - self._began)}")
+        parts = self._done + self._restored
+        restored = f", {self._restored} of {parts} parts restored" if self._restored else ""
+        console.say(f"{self._what}: done in {duration(time.monotonic() - self._began)}{restored}")
 
     def note(self, text: str) -> None:
         """See `Reporter`."""

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from audit.engine.store import RunStore
 
 
+RUNS = Path("audit-runs")
+"""Where runs go that are given no folder."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunOptions:
     """What `audit run` was asked, beyond model and data."""
@@ -95,12 +99,14 @@ def execute(inputs: Inputs, wanted: RunOptions, argv: Sequence[str]) -> int:
     from audit.engine.plan import make_plan, measure_speed
     from audit.engine.prepare import prepare
     from audit.engine.settings import parse_settings
-    from audit.engine.store import open_store
+    from audit.engine.store import check_folder, open_store
 
     probes = choose(wanted.probes)
     configs = parse_settings(wanted.settings, all_probes())
     policy = read_policy(wanted.policy)
     seconds = parse_duration(wanted.budget) if wanted.budget else None
+    if not wanted.dry_run:
+        check_folder(wanted.out or RUNS / "new")
     prepared = prepare(inputs, note=lambda text: console.say(console.indented(f"note: {text}")))
     for check in prepared.info.checks:
         if check.severity == "warning":
@@ -206,7 +212,7 @@ def _default_folder(prepared: Prepared, plan: Plan, seed: int) -> Path:
         seed,
     ]
     name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in prepared.info.name)
-    return Path("audit-runs") / f"{name[:60]}-{digest_of(parts)[:8]}"
+    return RUNS / f"{name[:60]}-{digest_of(parts)[:8]}"
 
 
 @contextmanager

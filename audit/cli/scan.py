@@ -20,6 +20,14 @@ LONGEST_PATH = 4096
 MEANING = (
     "No finding means that no known indicator was seen in what was looked at. It is not proof that a file does no harm."
 )
+WAYS_ON = {
+    "danger": "no checkpoint needs this and no flag lifts it. Do not load the file: take it from its first source and "
+    "compare its sha256, or have the tensors alone saved where it was made.",
+    "code": "loading the file as it is meant would run code: audit refuses it unless allowed. Out of weights, `audit "
+    "convert FILE --allow-pickle --out weights.safetensors` takes the tensors and runs nothing; --allow-code is for "
+    "programs that you trust.",
+}
+"""What to do, by the worst that a file holds."""
 
 
 def scan(
@@ -124,6 +132,10 @@ def _show_end(reports: Sequence["FileReport"]) -> None:
     said = ", ".join(f"{count:,} {name}" for name, count in outcomes.items())
     console.show(f"{len(reports):,} file{'s' if len(reports) != 1 else ''}: {said or 'nothing to look at'}")
     console.show(f"Looked at: {looked or 'nothing'}.")
+    found = {report.worst for report in reports}
+    for severity, way_on in WAYS_ON.items():
+        if severity in found:
+            console.show(f"{severity}: {way_on}")
     console.show(MEANING)
 
 

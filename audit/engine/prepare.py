@@ -63,7 +63,8 @@ def prepare(inputs: Inputs, note: Callable[[str], None]) -> Prepared:
 
     Args:
         inputs: what was asked.
-        note: receives a line for every guess that was taken.
+        note: receives a line for every guess that was taken, while the rest is still going on; warnings are in
+            `info.checks` alone.
 
     Raises:
         AuditError: for whatever cannot be audited as asked.
@@ -82,8 +83,9 @@ def prepare(inputs: Inputs, note: Callable[[str], None]) -> Prepared:
         device=device,
         class_names=main.class_names if main else (),
     )
-    for remark in loaded.notes:
-        note(remark)
+    for check in loaded.info.checks:
+        if check.severity == "info":
+            note(check.text)
     for dataset in datasets.values():
         check_labels(dataset, loaded.subject.num_classes)
     geometry = loaded.preprocessing.geometry

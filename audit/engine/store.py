@@ -8,6 +8,7 @@ only the units in flight. (Guarded by tests/audit/engine/test_kill.py.)
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -165,6 +166,25 @@ def open_store(root: Path, *, fresh: bool = False) -> Iterator[RunStore]:
         for leftover in root.rglob(f"{TEMPORARY}*"):  # of a killed process: the lock is ours, so nobody writes them
             leftover.unlink(missing_ok=True)
         yield store
+
+
+def check_folder(root: Path) -> None:
+    """Whether a run can be written to this path, found out before anything is measured; makes nothing.
+
+    Raises:
+        StoreError: when it is no folder, holds other things, or cannot be written.
+    """
+    try:
+        if root.exists():
+            _refuse_foreign(root)
+        there = next(place for place in (root, *root.absolute().parents) if place.exists())
+        problem = None if there.is_dir() else errno.ENOTDIR
+        if problem is None and not os.access(there, os.W_OK | os.X_OK):
+            problem = errno.EACCES
+        if problem is not None:
+            raise OSError(problem, os.strerror(problem))
+    except OSError as error:
+        raise explained(error, root) from error
 
 
 def _refuse_foreign(root: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import itertools
 import shlex
 from pathlib import Path
 
@@ -18,10 +20,23 @@ MODELS = {
 }
 WEIGHTS = frozenset({Kind.SAFETENSORS, Kind.TORCH_ZIP, Kind.TORCH_LEGACY, Kind.TORCH_TAR})
 
+MOST_LISTED = 10_000
+"""Entries of a folder in which a name is looked for."""
+
 
 def is_path(text: str) -> bool:
     """Whether this names something that is there, with or without a query after it."""
     return bool(text) and _located(text)[0].exists()
+
+
+def near_paths(text: str) -> list[str]:
+    """Paths that are there and spelt nearly as this one; empty where not even its folder is."""
+    path = _located(text)[0]
+    try:
+        names = [entry.name for entry in itertools.islice(path.parent.iterdir(), MOST_LISTED)]
+    except OSError:
+        return []
+    return [shown(str(path.parent / name)) for name in difflib.get_close_matches(path.name, names, n=3)]
 
 
 def spec_of_path(text: str) -> tuple[str, str, str]:
@@ -36,6 +51,11 @@ def spec_of_path(text: str) -> tuple[str, str, str]:
     if kind in MODELS:
         scheme = MODELS[kind]
         return scheme, f"{path}{query}", f"{name} is {kind}: taken as {scheme}:{name}"
+    if kind is Kind.FOLDER:  # refused whatever lies in it, so nothing is looked at: it may be a whole disk
+        raise UsageError(
+            f"Expected a model, got the folder {shown(str(path))}, which has no config.json as a Hugging Face folder "
+            "has. Name a file in it."
+        )
     refuse_unsafe(path, of_code=_remedy(kind, text))
     if kind in WEIGHTS:
         raise UsageError(
@@ -67,8 +87,6 @@ def _remedy(kind: Kind, text: str) -> str:
         )
     if kind is Kind.PYTHON:
         return f"Where you trust it, name the function that returns the network: py:{shown(text)}:FACTORY --allow-code."
-    if kind is Kind.FOLDER:
-        return "It is no folder of a model, as it has no config.json; name a file in it."
     return ""
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from audit.errors import UnsafeArtefactError
 from audit.loading.sources import shown
 from audit.scan import Finding, Kind, scan_file, scan_paths
+from audit.scan.report import printable
 
 MOST_NAMED = 3
 OF_CODE = (
@@ -73,9 +74,15 @@ def _refuse(
         return
     if all(finding.severity == "code" for finding in found):
         remedy = of_code
-    named = "; ".join(f"{finding.where}: {finding.text}" for finding in found[:MOST_NAMED])
+    named = "; ".join(f"{_place(finding, path)}{finding.text}" for finding in found[:MOST_NAMED])
     more = f"; and {len(found) - MOST_NAMED} more (audit scan lists them)" if len(found) > MOST_NAMED else ""
     raise UnsafeArtefactError(
         f"Expected a file that can be loaded without harm, got {shown(path.name)}: {named}{more}. "
         f"Nothing of it was loaded. {remedy}"
     )
+
+
+def _place(finding: Finding, path: Path) -> str:
+    """Where it lies within the file, which the message has named already."""
+    member = finding.where.removeprefix(printable(path.name)).removeprefix("!")
+    return f"{member}: " if member else ""

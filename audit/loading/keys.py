@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from audit.errors import SubjectError
+from audit.loading.sources import counted
 from audit.loading.state_dicts import (
     Tensors,
     candidates,
@@ -162,7 +163,8 @@ def _guesses(best: Fit, others: list[Fit], *, stated_key: bool, stated_prefix: b
     if best.prefix and not stated_prefix:
         yield f"prefix `{best.prefix}` is stripped from the keys"
     if best.complete and best.outside:
-        yield f"{len(best.outside)} keys without the prefix `{best.prefix}` are left out: {', '.join(best.outside[:3])}"
+        named = ", ".join(best.outside[:3])
+        yield f"left out, since without the prefix `{best.prefix}`: {counted(len(best.outside), 'key')} ({named})"
     if best.untracked:
         yield f"{len(best.untracked)} num_batches_tracked are not in the file; they decide nothing in eval mode"
     if best.averaged and not stated_key:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import difflib
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import nn
 
 from audit.api import Access
 from audit.errors import UsageError
-from audit.loading.bare_path import is_path, spec_of_path
+from audit.loading.bare_path import is_path, near_paths, spec_of_path
 from audit.loading.preprocess_option import Steps
 from audit.schema import FileDigest
 
@@ -35,6 +36,8 @@ DOWNLOADING = frozenset({
     "weights_backbone",
 })  # fmt: skip
 """Arguments of builders that read weights from elsewhere."""
+NAME = re.compile(r"[a-z0-9_.]*[a-z0-9_](\?.*)?")
+"""What could be the name of an architecture, with or without a query."""
 FULL_ACCESS: frozenset[Access] = frozenset({"weights", "gradients", "logits", "labels"})
 
 
@@ -136,10 +139,7 @@ def parse_spec(spec: str) -> ModelSpec:
     else:
         guess = ""
     if scheme not in SCHEMES or (":" not in spec and not rest):
-        near = difflib.get_close_matches(scheme.lower(), SCHEMES, n=1)
-        meant = f" Did you mean {near[0]}:?" if near else ""
-        forms = ", ".join(SCHEMES.values())
-        raise UsageError(f"Expected a model spec such as {forms}, got {spec!r}.{meant} Begin it with a scheme.")
+        raise _no_spec(spec)
     target, mark, query = rest.partition("?")
     if not target:
         raise UsageError(f"Expected {SCHEMES[scheme]}, got {spec!r} without a name. Name the architecture.")
@@ -161,6 +161,21 @@ def parse_spec(spec: str) -> ModelSpec:
     return ModelSpec(scheme, target, arguments, f"{scheme}:{shown}" + (f"?{query}" if mark else ""), guess)
 
 
+def _no_spec(spec: str) -> UsageError:
+    """The error for a text that begins with no scheme and is no path of anything."""
+    scheme, colon, _ = spec.partition(":")
+    near = [f"{name}:" for name in difflib.get_close_matches(scheme.lower(), SCHEMES, n=1)] if colon else []
+    meant = near or near_paths(spec)
+    said = f" Did you mean {' or '.join(meant)}?" if meant else ""
+    remedy = "Begin it with a scheme."
+    if not colon and NAME.fullmatch(spec):
+        remedy = f"There is no file of that name; for a network by its name, write timm:{spec} or torchvision:{spec}."
+    elif not colon:
+        remedy = "There is no such file; check the path."
+    forms = ", ".join(SCHEMES.values())
+    return UsageError(f"Expected a model spec such as {forms}, or a path, got {spec!r}.{said} {remedy}")
+
+
 def _arguments(query: str, spec: str) -> dict[str, Any]:
     try:
         pairs = parse_qsl(query, keep_blank_values=False, strict_parsing=True)
@@ -174,7 +189,13 @@ def _arguments(query: str, spec: str) -> dict[str, Any]:
         raise UsageError(
             f"Expected each argument once by its name, got {', '.join(wrong + repeated)} in {spec!r}. Correct it."
         )
-    return {name: _value(text) for name, text in pairs}
+    arguments = {name: _value(text) for name, text in pairs}
+    classes = arguments.get("num_classes", 1)
+    if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
+        raise UsageError(
+            f"Expected num_classes as a whole number of at least 1 in {spec!r}, got {classes!r}. Correct it."
+        )
+    return arguments
 
 
 def _value(text: str) -> Any:

@@ -127,10 +127,14 @@ def _statistics_problems(read: Mapping[str, Any]) -> list[str]:
     if len(mean) != len(std) and 1 not in (len(mean), len(std)):
         problems.append(f"as many means as deviations, got {len(mean)} and {len(std)}")
     if not all(math.isfinite(value) for value in (*mean, *std)) or not all(value > 0 for value in std):
-        problems.append("finite means and deviations above 0, got others")
+        problems.append(f"finite means and deviations above 0, got means {_listed(mean)} and deviations {_listed(std)}")
     elif max(map(abs, (*mean, *std))) > LARGEST_ON_UNIT_SCALE:
         problems.append("statistics of pixels in [0, 1], got those of pixels in [0, 255]: divide them by 255")
     return problems
+
+
+def _listed(values: tuple[float, ...]) -> str:
+    return ",".join(f"{value:g}" for value in values)
 
 
 def _items(value: Any, separator: str) -> list[Any]:

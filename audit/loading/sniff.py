@@ -98,7 +98,7 @@ def two_ways_on(path: Path) -> str:
     return (
         "Two safe ways on: where the file was made, save only the tensors (safetensors.torch.save_file(...), or "
         f"torch.save(model.state_dict(), ...)); or take the tensors out, which runs nothing of the file: audit convert "
-        f"{file} --allow-pickle --out weights.safetensors."
+        f"{file} --allow-pickle --out weights.safetensors (with your --weights-key, if you gave one)."
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from audit.errors import UsageError
+from audit.loading.sources import counted
 
 WRAPPER_SEGMENTS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 """What torch.compile, FSDP and activation checkpointing put into keys, at any depth."""
@@ -24,7 +25,8 @@ def describe(content: object) -> str:
     if isinstance(content, Mapping):
         items = [f"`{name}` ({type(value).__name__})" for name, value in list(content.items())[:8]]
         return "a dict of " + ", ".join(items) if items else "an empty dict"
-    return f"a {type(content).__name__}"
+    name = "None" if content is None else type(content).__name__
+    return name if content is None else f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
 
 
 def candidates(content: object, path: str = "", depth: int = 0) -> Iterator[tuple[str, Tensors]]:
@@ -78,7 +80,7 @@ def stated_prefix(dicts: Mapping[str, Tensors], prefix: str) -> str:
         if any(key.startswith(form) for key in keys):
             return form
     heads = Counter(key.partition(".")[0] + "." for key in keys if "." in key)
-    found = ", ".join(f"`{head}` ({count} keys)" for head, count in heads.most_common(8)) or "none"
+    found = ", ".join(f"`{head}` ({counted(count, 'key')})" for head, count in heads.most_common(8)) or "none"
     raise UsageError(
         f"Expected --strip-prefix to begin keys of the weights file, got {prefix!r}, which begins none. "
         f"Prefixes found: {found}. Take one of them, or leave the option out."

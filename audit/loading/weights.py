@@ -33,7 +33,7 @@ from audit.schema import FileDigest
 PLAIN_TORCH = re.compile(
     r"^(torch\._utils\._rebuild|torch\.\w*(Storage|Tensor)$|torch\.(Size|device|float|int|bfloat)|collections\.)"
 )
-"""Globals of every ordinary state dict; of the others, one is what weights-only loading stumbled over."""
+"""Globals that ordinary state dicts name. Where torch does not say which one it refused, all others are named."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,9 +92,9 @@ def read_plainly(path: Path, kind: Kind) -> object:
     if kind is Kind.SAFETENSORS:
         return _read_safetensors(path)
     content = _read_torch(path, kind)
-    got, most = _bytes_in_full(content), most_bytes(path.stat().st_size)
-    if got > most:
-        raise repeated(shown(path.name), got, most)
+    in_full, most = _bytes_in_full(content), most_bytes(path.stat().st_size)
+    if in_full > most:
+        raise repeated(shown(path.name), in_full, most)
     return content
 
 
@@ -139,13 +139,13 @@ def _read_torch(path: Path, kind: Kind) -> object:
                     return torch.load(stream, map_location="cpu", weights_only=True)
             return torch.load(path, map_location="cpu", weights_only=True, mmap=kind is Kind.TORCH_ZIP)
     except pickle.UnpicklingError as error:
-        raise _refused(path, str(error)) from None
+        raise _refusal(path, str(error)) from None
     except Exception as error:  # damage shows up as nearly any kind of error
         reason = (str(error).strip().splitlines() or ["nothing more"])[0]
         raise truncated(path, f"torch says {type(error).__name__}: {shown(reason[:160])}") from None
 
 
-def _refused(path: Path, message: str) -> SubjectError | UnsafeArtefactError:
+def _refusal(path: Path, message: str) -> SubjectError | UnsafeArtefactError:
     """The error for what the weights-only unpickler does not accept: code where one is named, else damage."""
     found = re.search(r"GLOBAL ([\w.]+)", message)
     offending = [found.group(1)] if found else [name for name in _globals_of(path) if not PLAIN_TORCH.match(name)]

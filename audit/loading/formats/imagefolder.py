@@ -14,6 +14,8 @@ from audit.loading.formats.encoded import EncodedImages, Files, inspect
 from audit.loading.sources import Dataset, Problems, assemble, counted, existing, listed
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
+SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing", "dev", "eval"})
+"""How folders of whole data sets are called."""
 
 
 @dataclass(slots=True)
@@ -60,6 +62,7 @@ def open_imagefolder(location: str) -> Dataset:
     listing = _list(root)
     if not listing.images:
         raise DataError(_nothing_found(location, listing))
+    _refuse_parent(location, listing)
     blobs = Files(root, [root / path for path in listing.images])
     problems = Problems()
     inspection = inspect(blobs, problems)
@@ -106,6 +109,25 @@ def leads_inside(link: Path, inside: Path) -> bool:
     """Whether a link ends at a file in this folder, which is given without links."""
     target = Path(os.path.realpath(link))
     return target.is_file() and target.is_relative_to(inside)
+
+
+def _refuse_parent(location: str, listing: _Listing) -> None:
+    """A folder of whole data sets (`train`, `val`) has class folders below those that would be taken for classes.
+
+    Raises:
+        DataError: naming a folder to take in its place.
+    """
+    top = {path.parts[0] for path in listing.images}
+    below = {path.parts[:2] for path in listing.images if len(path.parts) > 2}
+    flat = any(len(path.parts) == 2 for path in listing.images)
+    if flat or len(below) < 2 or not (len(top) == 1 or top <= SPLITS):
+        return
+    first = sorted(top)[0]
+    raise DataError(
+        f"Expected one sub-folder a class in {location!r}, got {', '.join(sorted(top))} with {len(below)} folders of "
+        f"images below: every image would have the label {first!r} or the like. Name the folder whose sub-folders are "
+        f"the classes, such as imagefolder:{location.rstrip('/')}/{first}."
+    )
 
 
 def _below(root: Path, parent: str, name: str) -> str:

@@ -352,3 +352,63 @@ def test_a_size_that_no_memory_holds(audit):
     ended = audit("describe", "--model", MODEL, "--preprocess", "none/size=200000", "--data", "sklearn:digits")
 
     assert_refused(ended, 2, "size=S or HxW in pixels, at most 8,192, got '200000'")
+
+
+@pytest.mark.parametrize(
+    ("model", "parts"),
+    [
+        ("resnet18", ("no file of that name", "timm:resnet18", "torchvision:resnet18")),
+        ("{folder}/model.safetensor", ("Did you mean", "model.safetensors", "no such file")),
+        ("{folder}/none/model.onnx", ("no such file",)),
+        ("tim:resnet18", ("Did you mean timm:?",)),
+        ("timm:resnet18?num_classes=four", ("whole number of at least 1", "'four'")),
+        ("timm:resnet18?num_classes=-1", ("whole number of at least 1", "-1")),
+        ("timm:resnet18?num_classes=true", ("whole number of at least 1", "True")),
+        ("{folder}", ("no config.json", "Name a file in it")),
+    ],
+)
+def test_what_is_no_model_is_met_with_what_could_be_meant(audit, tmp_path, model, parts):
+    (tmp_path / "model.safetensors").write_bytes(b"")
+
+    ended = audit("describe", "--model", model.format(folder=tmp_path))
+
+    assert_refused(ended, 2, *parts)
+
+
+def test_a_folder_without_a_model_is_not_searched(audit, tmp_path, monkeypatch):
+    monkeypatch.setattr("audit.loading.danger.scan_paths", lambda *_: pytest.fail("the folder was scanned"))
+
+    ended = audit("describe", "--model", str(tmp_path))
+
+    assert_refused(ended, 2, "no config.json")
+
+
+@pytest.mark.parametrize("kind", ["a file", "below a file", "another folder"])
+def test_a_run_folder_that_cannot_be_one_is_said_before_anything_is_loaded(audit, tmp_path, kind):
+    (tmp_path / "here").write_text("")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "precious.txt").write_text("")
+    out = {"a file": "here", "below a file": "here/run", "another folder": "full"}[kind]
+
+    ended = audit(*digits_run(tmp_path / out, model="timm:there_is_no_such_network"))
+
+    assert_refused(ended, 2, out.partition("/")[0])
+    assert "there_is_no_such_network" not in ended.err
+
+
+def test_describe_says_nothing_twice(audit, tmp_path):
+    ended = audit("describe", "--model", MODEL, "--weights", str(FIXTURE), "--data", "sklearn:digits")
+
+    lines = [line.partition(": ")[2] for line in (ended.out + ended.err).splitlines() if ": " in line]
+    assert ended.code == 0, ended.err
+    assert len(lines) == len(set(lines)), lines
+
+
+def test_a_run_folder_to_judge_is_named(audit, tmp_path):
+    (tmp_path / "runs" / "one").mkdir(parents=True)
+    (tmp_path / "runs" / "one" / "results.json").write_text("{}")
+    (tmp_path / "policy.toml").write_text('schema = "trust-audit/policy/1"\n')
+
+    for folder, part in (("runs", "Name one of the runs in it: one."), ("none", "There is nothing at that path")):
+        ended = audit("report", str(tmp_path / folder))
+        assert_refused(ended, 2, part)

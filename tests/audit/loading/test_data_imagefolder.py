@@ -155,3 +155,23 @@ def test_a_picture_that_grows_after_it_was_checked(tmp_path: Path) -> None:
     os.truncate(path, 20 << 30)
     with pytest.raises(DataError, match=r"got ape/0\.png \(21,474,836,480 bytes, more than 67,108,864\)"):
         dataset.images.image(0)
+
+
+def test_imagefolder_refuses_a_folder_of_data_sets(tmp_path: Path) -> None:
+    for name in ("ape", "bee"):
+        _plant(tmp_path / "val" / name / "0.png")
+    with pytest.raises(DataError, match=r"got val with 2 folders of images below.*imagefolder:.*/val\."):
+        open_dataset(f"imagefolder:{tmp_path}")
+    for name in ("ape", "bee"):
+        _plant(tmp_path / "train" / name / "0.png")
+    with pytest.raises(DataError, match=r"got train, val with 4 folders of images below"):
+        open_dataset(f"imagefolder:{tmp_path}")
+
+
+def test_imagefolder_takes_folders_within_classes(tmp_path: Path) -> None:
+    for name in ("ape", "bee"):
+        for place in ("indoors", "outdoors"):
+            _plant(tmp_path / name / place / "0.png")
+    assert open_dataset(f"imagefolder:{tmp_path}").class_names == ("ape", "bee")
+    _plant(tmp_path / "one" / "only" / "images" / "0.png")
+    assert open_dataset(f"imagefolder:{tmp_path / 'one'}").class_names == ("only",)

@@ -104,7 +104,7 @@ def test_keys_outside_the_prefix_are_left_out_and_named() -> None:
     content = {**prefixed("model."), "criterion.weight": torch.ones(3)}
     fit, notes = find_state_dict(content, STATE)
     assert fit.complete
-    assert "1 keys without the prefix `model.` are left out: criterion.weight" in notes
+    assert "left out, since without the prefix `model.`: 1 key (criterion.weight)" in notes
 
 
 def test_a_stated_prefix_needs_no_dot() -> None:
@@ -122,7 +122,7 @@ def test_a_stated_prefix_that_is_not_there() -> None:
 def test_a_stated_key_that_is_not_there() -> None:
     with pytest.raises(UsageError, match=r"got 'ema'\. Dicts of tensors in it: `state_dict`\. Take one of them"):
         find_state_dict({"state_dict": STATE}, STATE, key="ema")
-    with pytest.raises(UsageError, match="Expected tensors by name at --weights-key epoch, got a int"):
+    with pytest.raises(UsageError, match="Expected tensors by name at --weights-key epoch, got an int"):
         find_state_dict({"state_dict": STATE, "epoch": 3}, STATE, key="epoch")
 
 
