@@ -45,6 +45,14 @@ def test_findings_are_said_with_the_worst_first(scan, tmp_path):
     assert lines[0][1] == "m.pt:"
 
 
+def test_the_way_on_is_said_for_what_was_found_alone(scan, tmp_path):
+    (tmp_path / "code.pt").write_bytes(CLASS)
+    (tmp_path / "danger.pt").write_bytes(EVIL)
+    for paths, said in (([FIXTURE], []), (["code.pt"], ["code"]), (["danger.pt", "code.pt"], ["danger", "code"])):
+        lines = scan(*(tmp_path / path for path in paths)).out.splitlines()
+        assert [line.split(":")[0] for line in lines if line.startswith(("code: ", "danger: "))] == said
+
+
 def test_what_could_not_be_examined_ends_with_3(scan, tmp_path):
     (tmp_path / "m.bin").write_bytes(b"\0\1\2\3")
     ended = scan(tmp_path / "m.bin")
