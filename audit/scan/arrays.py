@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 import re
 from typing import Any
 
@@ -14,8 +15,8 @@ from audit.scan.report import printable
 LONGEST_HEADER = 10_000
 """What numpy reads by default."""
 DEEPEST_HEADER = 30
-_OBJECT = re.compile(r"[<>|=]?O\d*")
-_NUMBER = re.compile(r"[<>|=]?([biufcSUVmM?])(\d{0,12})(\[[\w]+\])?")
+_NUMBER = re.compile(r"[<>|=]?([biufcSUVmM?])(\d{0,12})(\[\w+\])?")
+_NAMED_NUMBER = re.compile(r"bool|(?:u?int|float|complex)(\d{1,3})")
 _KEYS = {"descr", "fortran_order", "shape"}
 _BOMB_BYTES = 1 << 33
 
@@ -40,12 +41,13 @@ def check_array(part: Part, exam: Examination) -> None:
     if header is None:
         exam.danger(part.where, "array-header", "has a header that is not what numpy writes")
         return
-    if _has_objects(header["descr"]):
+    item = _item_bytes(header["descr"])
+    if item is None:
         exam.danger(part.where, "array-objects", "is an array of objects, which needs unpickling")
         inside = part.within("objects", begin + length, part.size - begin - length)
         check_pickle(inside, exam)
         return
-    _check_size(part, header, part.size - begin - length, exam)
+    _check_size(part, item * math.prod(header["shape"]), part.size - begin - length, exam)
 
 
 def _parse(data: bytes) -> dict[str, Any] | None:
@@ -68,26 +70,39 @@ def _parse(data: bytes) -> dict[str, Any] | None:
     return found if good else None
 
 
-def _has_objects(descr: Any, depth: int = DEEPEST_HEADER) -> bool:
-    """Whether a type, or a field of it, is of objects; fields are (name, type) or (name, type, shape)."""
+def _item_bytes(descr: Any, depth: int = DEEPEST_HEADER) -> int | None:
+    """Bytes of an element of a type of numbers, as its parts take them; none where it may hold objects.
+
+    Fields are (name, type) or (name, type, shape). There are many spellings of objects: what is not known to be of
+    numbers counts as them.
+    """
     if isinstance(descr, str):
-        return _OBJECT.fullmatch(descr.strip()) is not None
-    if isinstance(descr, tuple) and descr:
-        return _has_objects(descr[0], depth - 1) if depth else True
-    if isinstance(descr, list):
-        return not depth or any(
-            not isinstance(field, tuple) or len(field) < 2 or _has_objects(field[1], depth - 1) for field in descr
-        )
-    return True  # what cannot be understood counts as what must not be loaded
+        return _number_bytes(descr)
+    if not isinstance(descr, list) or not depth:
+        return None
+    total = 0
+    for field in descr:
+        if not isinstance(field, tuple) or len(field) not in (2, 3):
+            return None
+        item, shape = _item_bytes(field[1], depth - 1), field[2] if len(field) == 3 else ()
+        shape = shape if isinstance(shape, tuple) else (shape,)
+        if item is None or not all(type(size) is int and size >= 0 for size in shape):
+            return None
+        total += item * math.prod(shape)
+    return total
 
 
-def _check_size(part: Part, header: dict[str, Any], there: int, exam: Examination) -> None:
-    item = _NUMBER.fullmatch(header["descr"]) if isinstance(header["descr"], str) else None
-    if item is None:
-        return
-    needed = int(item[2] or 1) * (4 if item[1] == "U" else 1)
-    for size in header["shape"]:
-        needed *= size
+def _number_bytes(text: str) -> int | None:
+    named = _NAMED_NUMBER.fullmatch(text)
+    if named:
+        return int(named[1] or 8) // 8
+    found = _NUMBER.fullmatch(text)
+    if found is None:
+        return None
+    return int(found[2] or 1) * (4 if found[1] == "U" else 1)
+
+
+def _check_size(part: Part, needed: int, there: int, exam: Examination) -> None:
     if needed > there + _BOMB_BYTES:
         said = (
             f"announces {printable(str(needed), 30)} bytes of numbers, and holds {there:,}: reading it fills the memory"

@@ -19,7 +19,7 @@ from audit.scan.programs import check_bytecode, check_native, check_source
 from audit.scan.safetensors_header import check_safetensors
 from audit.scan.sniffing import kind_of_part
 from audit.scan.tars import check_tar, check_torch_tar
-from audit.scan.texts import check_json, check_pointer, check_text, check_web_page
+from audit.scan.texts import check_by_name, check_json, check_pointer, check_text, check_web_page
 from audit.scan.torch_files import check_torch_legacy, check_torch_zip
 from audit.scan.torchscript import check_torchscript
 from audit.scan.zips import check_zip
@@ -40,6 +40,7 @@ def examine(exam: Examination, part: Part, kind: Kind | None = None) -> None:
         kind = kind or kind_of_part(part)
         CHECKS.get(kind, _not_examined)(part, exam)
         check_polyglot(part, kind, exam)
+        check_by_name(part, kind, exam)
     except OverLimit as problem:
         exam.unexamined(part.where, "over-limit", str(problem))
     except OSError as problem:

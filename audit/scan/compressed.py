@@ -5,7 +5,7 @@ from __future__ import annotations
 from audit.scan.examination import Examination
 from audit.scan.parts import Part
 from audit.scan.report import printable
-from audit.scan.unpacking import OF_FILES, Damaged, unpack
+from audit.scan.unpacking import OF_FILES, Damaged, decompresses, unpack
 
 
 def check_compressed(part: Part, exam: Examination) -> None:
@@ -35,10 +35,10 @@ def check_compressed(part: Part, exam: Examination) -> None:
 
 
 def is_compressed(part: Part) -> bool:
-    """Whether bytes that begin as zlib or LZMA may do, but as anything else, too, can be decompressed."""
+    """Whether bytes that begin as zlib or LZMA may do, but as text does, too, can be decompressed."""
     head = part.head(8)
     opener = next((opener for start, opener in OF_FILES.items() if head.startswith(start)), None)
     try:
-        return opener is not None and unpack(part, opener, 64)[1] > 0
+        return opener is not None and decompresses(part, opener)
     except Damaged:
         return False

@@ -11,6 +11,9 @@ from audit.scan.parts import Part
 from audit.scan.report import quoted
 from audit.scan.zip_structure import is_outside
 
+LONGEST_LOCATION = 2000
+"""Letters; of what is longer, not all may have been read."""
+
 
 def check_location(part: Part, tensor: str, entries: Mapping[str, str], exam: Examination) -> None:
     """Where one tensor's data lies, and that it is there.
@@ -25,6 +28,8 @@ def check_location(part: Part, tensor: str, entries: Mapping[str, str], exam: Ex
     shown = quoted(location, 120)
     if not location:
         exam.danger(part.where, "onnx-external", f"has a tensor, {tensor}, whose data lie in a file without a name")
+    elif len(location) > LONGEST_LOCATION:
+        exam.danger(part.where, "onnx-external-outside", f"reads a tensor, {tensor}, from a path of too many letters")
     elif is_outside(location):
         exam.danger(
             part.where, "onnx-external-outside", f"reads a tensor, {tensor}, from outside of its folder: {shown}"

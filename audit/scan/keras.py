@@ -27,10 +27,11 @@ def _check_config(part: Part, exam: Examination) -> None:
     document = read_document(part, exam)
     for _, _, value in walk(document.content if document else None):
         if isinstance(value, dict):
-            _check_object(part, value, exam)
+            check_object(part, value, exam)
 
 
-def _check_object(part: Part, value: dict[str, Any], exam: Examination) -> None:
+def check_object(part: Part, value: dict[str, Any], exam: Examination) -> None:
+    """A layer, a model or anything else that Keras makes out of a class and its settings."""
     name, module, registered = value.get("class_name"), value.get("module"), value.get("registered_name")
     if not isinstance(name, str):
         return

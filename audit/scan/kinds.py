@@ -105,11 +105,27 @@ def kind_of_head(head: bytes) -> Kind:
 
 
 def is_tar(head: bytes) -> bool:
-    """Whether bytes begin with the header of a tar archive: its checksum says so, whatever the age of the format."""
-    digits = re.fullmatch(rb"[ \0]*([0-7]{1,7})[ \0]*", head[148:156])
-    if len(head) < 512 or digits is None:
+    """Whether bytes begin with the header of a tar archive: its checksum says so, whatever the age of the format.
+
+    As lenient as Python's reader, which takes sums of signed bytes, too.
+    """
+    if len(head) < 512:
         return False
-    return sum(head[:148]) + sum(head[156:512]) + 8 * ord(" ") == int(digits[1], 8)
+    rest, stated = head[:148] + head[156:512], tar_number(head[148:156])
+    unsigned = sum(rest) + 8 * ord(" ")
+    signed = unsigned - 256 * sum(byte > 127 for byte in rest)
+    return stated in (unsigned, signed)
+
+
+def tar_number(stored: bytes) -> int | None:
+    """A number of a tar header as Python's `tarfile.nti` reads it: octal up to a NUL, or of base 256."""
+    if stored[0] in (0x80, 0xFF):
+        value = int.from_bytes(stored[1:], "big")
+        return value if stored[0] == 0x80 else value - (1 << 8 * (len(stored) - 1))
+    try:
+        return int(stored.partition(b"\0")[0].decode("ascii").strip() or "0", 8)
+    except ValueError:
+        return None
 
 
 def _is_torch_legacy(head: bytes) -> bool:
@@ -146,7 +162,7 @@ def kind_of_members(names: Iterable[str]) -> Kind:
         return Kind.EXPORTED_PROGRAM
     if "data.pkl" in below:
         return Kind.TORCH_ZIP
-    if "model.weights.h5" in below:
+    if "model.weights.h5" in below or {"config.json", "metadata.json"} <= {*below}:
         return Kind.KERAS
     if whole and all(name.endswith(".npy") for name in whole):
         return Kind.NPZ

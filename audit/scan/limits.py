@@ -48,7 +48,7 @@ class Limits:
     searched_bytes: int = 64 << 20
     findings: int = 200
     files: int = 100_000
-    seconds: float = 120.0
+    seconds: float = 60.0
 
     def unpacked_bytes(self, depth: int) -> int:
         """The largest member that is unpacked at a level of nesting, so that all levels together stay small."""

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
 from audit.scan.kinds import HEAD_BYTES
 from audit.scan.report import printable
+
+
+@dataclass(slots=True, eq=False)
+class Account:
+    """What finding out about a file may still cost, for all that is in it together.
+
+    Attributes:
+        guessed: opcodes that may be followed to tell whether something is a pickle.
+    """
+
+    guessed: int = 8_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,6 +35,7 @@ class Part:
         name: the last name alone, as the file has it.
         folder: in which the file lies; none for what is inside of another.
         referred: whether a model beside it says that its numbers lie here.
+        account: shared with everything in the same file.
     """
 
     where: str
@@ -34,6 +46,7 @@ class Part:
     name: str = ""
     folder: Path | None = None
     referred: bool = False
+    account: Account = field(default_factory=Account)
 
     def read(self, at: int, count: int) -> bytes:
         """At most `count` bytes from a place within the part; fewer at its end, none outside."""
@@ -49,14 +62,15 @@ class Part:
     def within(self, name: str, at: int, size: int) -> Part:
         """A stretch of this part, named as a member of it, and read in place."""
         inside = max(0, min(size, self.size - at))
-        return Part(self._below(name), self.stream, inside, self.start + at, self.depth + 1, name)
+        return self._inside(name, self.stream, inside, self.start + at)
 
     def unpacked(self, name: str, content: IO[bytes], size: int) -> Part:
         """Bytes that were unpacked out of this part."""
-        return Part(self._below(name), content, size, 0, self.depth + 1, name)
+        return self._inside(name, content, size, 0)
 
-    def _below(self, name: str) -> str:
-        return f"{self.where}!{printable(name, 200)}"
+    def _inside(self, name: str, stream: IO[bytes], size: int, start: int) -> Part:
+        where = f"{self.where}!{printable(name, 200)}"
+        return Part(where, stream, size, start, self.depth + 1, name, account=self.account)
 
 
 def part_of(path: Path, stream: IO[bytes], where: str | None = None, *, referred: bool = False) -> Part:

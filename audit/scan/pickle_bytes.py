@@ -13,7 +13,7 @@ MOST_KEPT = 1 << 25
 LARGEST_NAME = 512
 MOST_NAMES = 1 << 27
 """Bytes of these, too."""
-LONGEST_LINE = 1 << 25
+LONGEST_LINE = 1 << 30
 """Of the opcodes of protocol 0, whose arguments end with a line; longer lines cannot be followed."""
 CHUNK_BYTES = 1 << 18
 
@@ -24,6 +24,18 @@ class Broken(Exception):  # noqa: N818 - an outcome, not an error
 
 class Ended(Broken):
     """The bytes end before the pickle does."""
+
+
+class Overreach(Broken):
+    """An unpickler would read on, and here it is not followed any further.
+
+    Attributes:
+        unnatural: whether no pickler writes that.
+    """
+
+    def __init__(self, text: str, *, unnatural: bool = False) -> None:
+        super().__init__(text)
+        self.unnatural = unnatural
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,12 +103,12 @@ class ByteReader:
             if end >= 0:
                 size = self.at - 1 - at
                 return kept if size <= LARGEST_KEPT else Blob(at, size)
-        raise Broken(f"has a line of more than {LONGEST_LINE:,} bytes")
+        raise Overreach(f"has a line of more than {LONGEST_LINE:,} bytes")
 
     def _keep(self, size: int) -> None:
         self._kept += size
         if self._kept > MOST_NAMES:
-            raise Broken(f"holds more than {MOST_NAMES:,} bytes of short texts")
+            raise Overreach(f"holds more than {MOST_NAMES:,} bytes of short texts")
 
     def _refill(self, count: int) -> None:
         """Reads on, so that at least so many bytes follow."""

@@ -8,6 +8,7 @@ from typing import Any
 from audit.scan.globals_allowed import OF_TORCH
 from audit.scan.pickle_bytes import Blob
 from audit.scan.pickle_machine import Made
+from audit.scan.pickle_opcodes import NUMBER
 from audit.scan.pickled_arrays import RECONSTRUCT
 
 LARGEST_FILLING = 1 << 28
@@ -34,6 +35,8 @@ class Filling:
     def is_too_much(self, name: str, arguments: tuple[Any, ...]) -> bool:
         """Adds a call; whether it makes more than all calls of a pickle may."""
         size, is_copy = self._size(name, arguments)
+        if size is None:
+            return True
         if size <= 0:
             return False
         if is_copy:
@@ -44,12 +47,16 @@ class Filling:
             self._made[id(arguments)] = arguments, size
         return self.left - max(self.copied, 0) <= 0
 
-    def _size(self, name: str, arguments: tuple[Any, ...]) -> tuple[int, bool]:
-        """Bytes that a call makes, and whether they are copied from what the pickle holds."""
+    def _size(self, name: str, arguments: tuple[Any, ...]) -> tuple[int | None, bool]:
+        """Bytes that a call makes, and whether they are copied from what the pickle holds; none where it may be any."""
         if name in RECONSTRUCT or name in _TENSORS:
             numbers = _numbers(arguments)
+            if NUMBER in numbers:
+                return None, False
             return math.prod(numbers) * _LARGEST_ELEMENT if numbers else 0, False
         first = arguments[0] if arguments else None
+        if first is NUMBER and name in _OF_BYTES:
+            return None, False
         if isinstance(first, Made):
             return self._made.get(id(first.arguments), (None, 0))[1], False
         if name not in _OF_BYTES or isinstance(first, int):
@@ -57,9 +64,9 @@ class Filling:
         return first.size if isinstance(first, Blob) else len(first) if isinstance(first, (str, bytes)) else 0, True
 
 
-def _numbers(value: Any, depth: int = 4) -> list[int]:
+def _numbers(value: Any, depth: int = 4) -> list[Any]:
     """The whole numbers in nested tuples, and in sizes of torch's."""
-    if isinstance(value, int):
+    if isinstance(value, int) or value is NUMBER:
         return [value]
     if isinstance(value, Made) and str(value.callee) == "torch.Size":
         value = value.arguments

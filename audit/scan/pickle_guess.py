@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from audit.scan.examination import OverLimit
-from audit.scan.parts import Part
-from audit.scan.pickle_bytes import CHUNK_BYTES, Blob, Broken
+from audit.scan.parts import Account, Part
+from audit.scan.pickle_bytes import CHUNK_BYTES, Blob, Broken, Overreach
 from audit.scan.pickle_machine import Global
 from audit.scan.pickle_opcodes import OpcodeReader
 from audit.scan.pickle_steps import follow
@@ -17,19 +17,17 @@ OPCODES_OF_A_GUESS = 20_000
 """Followed to tell whether bytes are a pickle at all."""
 OPCODES_OF_A_LONG_GUESS = 2_000_000
 """Followed where so many name nothing: a tensor of one number is lists or dicts without end, as opcodes."""
-BYTES_OF_A_LONG_GUESS = 64 << 20
-_NAMING = re.compile(rb"[\x82-\x84\x93]|[^ \n]\n[A-Za-z_]")
-"""Opcodes that take a global from the stack or from the registry; and the middle of two lines that name one."""
-PICKLES_OF_A_GUESS = 5
-"""Files of torch before 1.6 begin with three that name nothing."""
-_PLAIN_NAME = re.compile(r"[A-Za-z_][\w.\-]*")
+LARGEST_SEARCH = 1 << 30
+_NAMING = re.compile(rb"[\x82-\x84\x93\n]")
+"""Opcodes that take a global from the stack or from the registry, and the end of a line, of which naming takes two."""
+_MODULE = re.compile(r"[A-Za-z_][\w.\-]*")
 
 
 def is_pickle(part: Part, at: int = 0) -> bool:
     """Whether a pickle begins here, whatever it does: it ends, or goes on for longer than anything else would."""
     try:
-        follow(OpcodeReader(part, at), _Guess())
-    except OverLimit:
+        follow(OpcodeReader(part, at), _Guess(part.account))
+    except (OverLimit, Overreach):
         return True
     except Broken:
         return False
@@ -39,37 +37,39 @@ def is_pickle(part: Part, at: int = 0) -> bool:
 def calls_something(part: Part, at: int = 0) -> bool:
     """Whether bytes of any kind would act as a pickle: they name something plausible, and then call it or end well.
 
-    Unpickling acts as it reads, so what comes after a call need not be a pickle.
+    Unpickling acts as it reads, so what comes after a call need not be a pickle. Where the opcodes go on for longer
+    than they are followed here, and something that follows could name a global, the answer is yes, too.
     """
-    guess = _Guess()
-    if _goes_on(part, at, guess) and not guess.named_something and _could_name(part, at):
-        guess = _Guess(OPCODES_OF_A_LONG_GUESS)
-        _goes_on(part, at, guess)
-    return guess.acts
+    guess = _Guess(part.account)
+    if not _goes_on(part, at, guess) or guess.named_something:
+        return guess.acts
+    if not _could_name(part, at):
+        return False
+    guess = _Guess(part.account, OPCODES_OF_A_LONG_GUESS)
+    return _goes_on(part, at, guess) or guess.acts
 
 
 def _goes_on(part: Part, at: int, guess: _Guess) -> bool:
-    """Follows several pickles; whether they go on for longer than the guess."""
+    """Follows one pickle after another; whether they go on for longer than the guess."""
     reader = OpcodeReader(part, at)
     try:
-        for _ in range(PICKLES_OF_A_GUESS):
+        while True:
             follow(reader, guess)
             guess.acts = guess.named_something
-    except OverLimit:
+    except (OverLimit, Overreach):
         guess.acts = guess.named_something
         return True
     except Broken:
         guess.acts = guess.acts or guess.called_something
         return False
-    return False
 
 
 def _could_name(part: Part, at: int) -> bool:
-    """Whether any byte that follows could take a global; of very large parts, that is not searched."""
-    if part.size - at > BYTES_OF_A_LONG_GUESS:
+    """Whether any byte that follows could take a global; of enormous parts, that is not searched."""
+    if part.size - at > LARGEST_SEARCH:
         return True
     chunks = range(at, part.size, CHUNK_BYTES)
-    return any(_NAMING.search(part.read(begin, CHUNK_BYTES + 2)) for begin in chunks)
+    return any(_NAMING.search(part.read(begin, CHUNK_BYTES)) for begin in chunks)
 
 
 class _Ignores:
@@ -86,7 +86,8 @@ class _Ignores:
 class _Guess(_Ignores):
     """Counts what a pickle names and calls, of the first opcodes; `acts` is the outcome."""
 
-    def __init__(self, most: int = OPCODES_OF_A_GUESS) -> None:
+    def __init__(self, account: Account, most: int = OPCODES_OF_A_GUESS) -> None:
+        self.account = account
         self.left = most
         self.named_something = False
         self.called_something = False
@@ -94,11 +95,12 @@ class _Guess(_Ignores):
 
     def followed(self, opcodes: int) -> None:
         self.left -= opcodes
-        if self.left < 0:
+        self.account.guessed -= opcodes
+        if min(self.left, self.account.guessed) < 0:
             raise OverLimit("is longer than a guess needs")
 
     def named(self, what: Global) -> None:
-        if not (_PLAIN_NAME.fullmatch(what.module) and _PLAIN_NAME.fullmatch(what.name)):
+        if not _MODULE.fullmatch(what.module):  # some modules answer to any name
             raise Broken("names nothing that could exist")
         self.named_something = True
 

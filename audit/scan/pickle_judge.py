@@ -26,6 +26,9 @@ _REBUILDS = re.compile(
     r"torch\._utils\._rebuild_\w+|numpy\._?core\.multiarray\.scalar|numpy\.random\._pickle\.__\w+_ctor"
     r"|numpy\.ma\.core\._mareconstruct"
 )
+_SUBCLASS = "torch._tensor._rebuild_from_type_v2"
+_REBUILDS_TENSOR = re.compile(r"torch\._utils\._rebuild_\w+")
+_TYPES = ("builtins.type", "__builtin__.type")
 _LIBRARIES = ("torch", "numpy")
 _WAYS_OF_FUNCTIONS = ("REDUCE",)
 _WAYS_OF_CLASSES = ("REDUCE", "NEWOBJ", "OBJ", "INST")
@@ -118,7 +121,7 @@ class PickleJudge:
         use = self._use_of(callee)
         if use is None:
             self._called_unknown(callee, arguments)
-        elif str(callee).endswith("builtin__.type") or str(callee) == "builtins.type":
+        elif str(callee) in _TYPES:
             self._check_type(arguments)
         elif use is Use.VALUE or how not in (_WAYS_OF_CLASSES if use is Use.CLASS else _WAYS_OF_FUNCTIONS):
             self._danger("pickle-misuse", f"calls `{callee}`, which is a value or is called otherwise ({how})")
@@ -135,6 +138,8 @@ class PickleJudge:
             self._danger("pickle-not-followed", "sets the state of a plain value: no pickler writes that")
         elif isinstance(what, Stored):
             self._danger("pickle-misuse", "sets the state of a storage")
+        elif isinstance(what, Made) and str(what.callee) in _TYPES:
+            self._danger("pickle-patches", "sets attributes of a class, for the whole process")
         elif isinstance(what, Made):
             self.arrays.built(what, state)
 
@@ -193,9 +198,12 @@ class PickleJudge:
             self._danger("pickle-dangerous-call", f"calls `{full}` with {shown(arguments)}")
 
     def _check_type(self, arguments: Any) -> None:
-        """`type(None)` is how its class is pickled; with three arguments, `type` makes a class."""
-        if not isinstance(arguments, tuple) or len(arguments) != 1:
-            self._danger("pickle-misuse", f"makes a class by `type`, with {shown(arguments)}")
+        """`type(None)` is how its class is pickled, and that of two others; three arguments make a class."""
+        if isinstance(arguments, tuple) and len(arguments) == 1:
+            only = arguments[0]
+            if only is None or (isinstance(only, Global) and only.name in ("Ellipsis", "NotImplemented")):
+                return
+        self._danger("pickle-misuse", f"takes or makes a class by `type`, with {shown(arguments)}")
 
     def _check_arguments(self, callee: Global, arguments: tuple[Any, ...]) -> None:
         full = ".".join(python3_name(callee))
@@ -204,6 +212,22 @@ class PickleJudge:
         if self.filling.is_too_much(full, arguments):
             self._danger("pickle-memory-bomb", f"calls `{full}` with {shown(arguments)}, to fill the memory")
         self.arrays.called(full, arguments)
+        if full == _SUBCLASS:
+            self._check_subclass(arguments)
+
+    def _check_subclass(self, arguments: tuple[Any, ...]) -> None:
+        """`_rebuild_from_type_v2(rebuild, class, arguments, state)`: a call within the call, and a state to be set."""
+        if len(arguments) != 4 or not (isinstance(arguments[0], Global) and isinstance(arguments[1], Global)):
+            self._danger("pickle-misuse", f"calls `{_SUBCLASS}` with {shown(arguments)}, as torch never does")
+            return
+        rebuild, _, inner, state = arguments
+        full = ".".join(python3_name(rebuild))
+        if full == _SUBCLASS or not _REBUILDS_TENSOR.fullmatch(full):
+            self._danger("pickle-misuse", f"lets `{_SUBCLASS}` call `{full[:200]}`, which rebuilds no tensor")
+            return
+        self.called(rebuild, inner, "REDUCE")
+        if not _is_state(state):
+            self._danger("pickle-misuse", f"gives a tensor a state that torch does not write, {shown(state)}")
 
     def _danger(self, code: str, text: str) -> None:
         self.exam.danger(self.part.where, code, text)
@@ -217,6 +241,12 @@ def python3_name(what: Global) -> tuple[str, str]:
     if (what.module, what.name) in NAME_MAPPING:
         return NAME_MAPPING[(what.module, what.name)]
     return IMPORT_MAPPING.get(what.module, what.module), what.name
+
+
+def _is_state(state: Any) -> bool:
+    """Whether attributes are given as Python does: a dict, or two, the second for slots."""
+    parts = state if isinstance(state, tuple) and len(state) == 2 else (state,)
+    return all(part is None or (isinstance(part, Container) and part.type == "dict") for part in parts)
 
 
 def shown(value: Any, depth: int = 3) -> str:

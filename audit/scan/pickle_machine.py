@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from audit.scan.pickle_bytes import Blob, Broken
+from audit.scan.pickle_bytes import Blob, Broken, Overreach
 from audit.scan.pickle_opcodes import OpcodeReader
 
 
@@ -46,10 +46,6 @@ class Container:
     type: str
     content: list[Any] = field(default_factory=list)
     count: int = 0
-
-
-NUMBER = object()
-"""A number whose value does not matter."""
 
 
 class Watcher(Protocol):
@@ -132,6 +128,8 @@ class PickleMachine:
 
     def name(self, module: Any, name: Any) -> Global:
         """A global, by two texts that may have come from anywhere."""
+        if isinstance(module, Blob) or isinstance(name, Blob):
+            raise Overreach("names a global by a very long text", unnatural=True)
         if type(module) is not str or type(name) is not str:
             raise Broken("names a global by something that is no plain text")
         found = Global(module, name)
@@ -143,14 +141,14 @@ class PickleMachine:
         self.watch.called(callee, arguments, how)
         self.push(Made(callee, arguments))
 
-    def recall(self, place: int | None) -> None:
+    def recall(self, place: int) -> None:
         """Pushes what the memo holds."""
         if place not in self.memo:
             raise Broken(f"looks up place {place} of its memo, which is empty")
         self.push(self.memo[place])
 
-    def remember(self, place: int | None) -> None:
+    def remember(self, place: int) -> None:
         """Puts the topmost thing into the memo."""
-        if place is None or place < 0:
+        if place < 0:
             raise Broken("puts something at no place of its memo")
         self.memo[place] = self.top()

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import codecs
 import pickletools
+import re
 import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from audit.scan.pickle_bytes import Blob, Broken, ByteReader
+from audit.scan.pickle_bytes import Blob, Broken, ByteReader, Overreach
 
-LONGEST_NUMBER = 64
-"""Bytes of a number that may matter."""
+NUMBER = object()
+"""A number of which nothing is known: it may be any."""
+_C_NUMBER = re.compile(rb"[ \t-\r]*([+-]?)(?:0[xX]([0-9a-fA-F]+)|0([0-7]*)|([1-9][0-9]*))")
+_DECIMAL = re.compile(rb"\s*[+-]?[0-9_]+\s*")
 
 
 class OpcodeReader(ByteReader):
@@ -54,20 +57,49 @@ def _text(payload: bytes | Blob, encoding: str) -> str | Blob:
 def _short_line(reader: ByteReader) -> bytes:
     line = reader.line()
     if isinstance(line, Blob):
-        raise Broken(f"has a name or a number of {line.size:,} letters")
+        raise Overreach(f"has a name of {line.size:,} letters", unnatural=True)
     return line
 
 
-def _number_line(reader: ByteReader) -> int | None:
-    """A decimal number; those too long to matter are passed over as None."""
-    text = _short_line(reader).rstrip(b"L").strip()
-    if text in (b"00", b"01"):  # how protocol 0 writes False and True
-        return int(text)
-    if len(text) > 20:
-        return None
+def _int_line(reader: ByteReader) -> Any:
+    """The argument of INT: C takes it by `strtol(s, 0)` up to a NUL, which knows octal numbers, else as Python does."""
+    line = reader.line()
+    if isinstance(line, Blob):
+        return NUMBER
+    if line in (b"00", b"01"):  # how protocol 0 writes False and True
+        return int(line)
+    text = line.partition(b"\0")[0]
+    found = _C_NUMBER.fullmatch(text)
+    if found is None:
+        return _python_number(text, 0)
+    sign, hexadecimal, octal, decimal = found.groups()
+    digits, base = (hexadecimal, 16) if hexadecimal else (octal or b"0", 8) if decimal is None else (decimal, 10)
+    value = _python_number(digits, base)
+    return -value if sign == b"-" and isinstance(value, int) else value
+
+
+def _long_line(reader: ByteReader) -> Any:
+    """The argument of LONG, as Python reads numbers in a program."""
+    line = reader.line()
+    return NUMBER if isinstance(line, Blob) else _python_number(line.removesuffix(b"L").partition(b"\0")[0], 0)
+
+
+def _place_line(reader: ByteReader) -> int:
+    """The argument of PUT and GET, always a decimal number."""
+    line = reader.line()
+    place = NUMBER if isinstance(line, Blob) else _python_number(line.partition(b"\0")[0], 10)
+    if not isinstance(place, int):
+        raise Overreach("has a place of its memo with too many digits")
+    return place
+
+
+def _python_number(text: bytes, base: int) -> Any:
+    """What `int` makes of a text; nothing is known of decimal numbers with more digits than it takes."""
     try:
-        return int(text, 0)
+        return int(text, base)
     except ValueError as error:
+        if len(text) > 4300 and _DECIMAL.fullmatch(text):
+            return NUMBER
         raise Broken("holds a number that is none") from error
 
 
@@ -102,11 +134,9 @@ def _unicode(form: str, encoding: str = "utf-8") -> Callable[[ByteReader], Any]:
 
 
 def _long(form: str) -> Callable[[ByteReader], Any]:
-    def read(reader: ByteReader) -> int | None:
+    def read(reader: ByteReader) -> Any:
         content = reader.payload(_length(reader, form))
-        if isinstance(content, Blob) or len(content) > LONGEST_NUMBER:
-            return None
-        return int.from_bytes(content, "little", signed=True)
+        return NUMBER if isinstance(content, Blob) else int.from_bytes(content, "little", signed=True)
 
     return read
 
@@ -118,8 +148,8 @@ _ARGUMENTS: dict[str, Callable[[ByteReader], Any]] = {
     "uint4": _fixed("<I"),
     "uint8": _fixed("<Q"),
     "float8": _fixed(">d"),
-    "decimalnl_short": _number_line,
-    "decimalnl_long": _number_line,
+    "decimalnl_short": _int_line,
+    "decimalnl_long": _long_line,
     "floatnl": lambda reader: reader.line(),
     "stringnl": _quoted_line,
     "stringnl_noescape": lambda reader: _text(reader.line(), "utf-8"),
@@ -137,8 +167,13 @@ _ARGUMENTS: dict[str, Callable[[ByteReader], Any]] = {
     "long1": _long("<B"),
     "long4": _long("<i"),
 }
+_OF_OPCODES = {"PUT": _place_line, "GET": _place_line}
+"""Where two opcodes with the same sort of argument read it differently."""
 _BY_BYTE = {
-    ord(opcode.code): (opcode.name, _ARGUMENTS[opcode.arg.name] if opcode.arg else None)
+    ord(opcode.code): (
+        opcode.name,
+        _OF_OPCODES.get(opcode.name) or (_ARGUMENTS[opcode.arg.name] if opcode.arg else None),
+    )
     for opcode in pickletools.opcodes
 }
 _READERS: list[tuple[str, Callable[[ByteReader], Any] | None] | None] = [_BY_BYTE.get(byte) for byte in range(256)]

@@ -6,9 +6,9 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
-from audit.scan.pickle_bytes import Blob, Broken
-from audit.scan.pickle_machine import NUMBER, Container, Global, Made, PickleMachine, Stored, Watcher
-from audit.scan.pickle_opcodes import OpcodeReader
+from audit.scan.pickle_bytes import Blob, Broken, Overreach
+from audit.scan.pickle_machine import Container, Global, Made, PickleMachine, Stored, Watcher
+from audit.scan.pickle_opcodes import NUMBER, OpcodeReader
 
 MOST_KEPT = 1024
 """Contents of a list or dict that are kept: to be shown, and the fields of numpy's types."""
@@ -37,7 +37,7 @@ def follow(reader: OpcodeReader, watch: Watcher) -> Any:
                 count = 0
                 watch.followed(OPCODES_BETWEEN_COUNTS)
                 if machine.things() > MOST_THINGS:
-                    raise Broken(f"piles up more than {MOST_THINGS:,} objects")
+                    raise Overreach(f"piles up more than {MOST_THINGS:,} objects")
     finally:
         watch.followed(count)
     return machine.pop()

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from audit.scan.pickle_bytes import Blob
-from audit.scan.pickle_machine import NUMBER, Container, Made
+from audit.scan.pickle_machine import Container, Made
+from audit.scan.pickle_opcodes import NUMBER
 from audit.scan.pickled_types import MOST_DIMENSIONS, NAME, TooLarge, Type, Types, Unlikely
 
 _CORES = ("numpy.core", "numpy._core")

@@ -10,12 +10,15 @@ from audit.scan.examination import Examination, OverLimit
 from audit.scan.kinds import Kind, kind_of_head
 from audit.scan.limits import LIMITS, Limits
 from audit.scan.parts import Part
-from audit.scan.pickle_bytes import Blob, Broken, Ended
+from audit.scan.pickle_bytes import Blob, Broken, Ended, Overreach
 from audit.scan.pickle_guess import Names, calls_something, is_pickle
 from audit.scan.pickle_judge import PLAIN, TORCH, Dialect, PickleJudge
 from audit.scan.pickle_opcodes import OpcodeReader
 from audit.scan.pickle_steps import follow
 from audit.scan.report import Finding
+
+PROTOCOL = b"\x80"
+"""The opcode with which pickles begin since Python 2.3."""
 
 
 def check_pickle(part: Part, exam: Examination) -> None:
@@ -43,7 +46,14 @@ def check_one(part: Part, exam: Examination, dialect: Dialect, at: int = 0) -> i
     except Ended as problem:
         exam.unexamined(part.where, "pickle-truncated", f"is a pickle that {problem}")
         return None
+    except Overreach as problem:
+        said = f"is a pickle that is not followed to its end: it {problem}"
+        (exam.danger if problem.unnatural else exam.unexamined)(part.where, "pickle-not-followed", said)
+        return None
     except Broken as problem:
+        if not judge.globals and part.read(at, 1) != PROTOCOL:  # by accident; and it could have done nothing up to here
+            exam.unexamined(part.where, "pickle-broken", f"begins as a pickle, and is none: it {problem}")
+            return None
         exam.danger(part.where, "pickle-not-followed", f"is a pickle that cannot be followed: it {problem}")
         return None
     finally:

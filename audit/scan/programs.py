@@ -17,7 +17,8 @@ _DATA_SUFFIXES = MODEL_SUFFIXES | frozenset(
 )
 _NATIVE_SUFFIXES_TEXT = ".so .dll .dylib .pyd .exe .o .a .wasm .lib .node .cubin"
 _NATIVE_SUFFIXES = frozenset(_NATIVE_SUFFIXES_TEXT.split())
-PROGRAM_SUFFIXES = frozenset((".py", ".pyw", ".sh", ".bat", ".cmd", ".ps1"))
+_PROGRAM_SUFFIXES_TEXT = ".py .pyw .sh .bash .zsh .bat .cmd .ps1 .vbs .js .mjs .pl .rb .lua"
+PROGRAM_SUFFIXES = frozenset(_PROGRAM_SUFFIXES_TEXT.split())
 _BYTECODE_SUFFIXES = frozenset((".pyc", ".pyo"))
 
 

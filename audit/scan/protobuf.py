@@ -13,7 +13,7 @@ from audit.scan.parts import Part
 
 VARINT, EIGHT, LENGTH, FOUR = 0, 1, 2, 5
 CHUNK_BYTES = 1 << 16
-LONGEST_TEXT = 1024
+LONGEST_TEXT = 8192
 
 
 class BadWire(Exception):  # noqa: N818 - an outcome, not an error

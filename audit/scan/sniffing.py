@@ -52,7 +52,7 @@ def _by_content(part: Part, kind: Kind) -> Kind:
         return Kind.PICKLE
     if kind in (Kind.UNKNOWN, Kind.TEXT) and is_onnx(part):
         return Kind.ONNX
-    if kind is Kind.UNKNOWN and is_compressed(part):
+    if kind in (Kind.UNKNOWN, Kind.TEXT) and is_compressed(part):
         return Kind.COMPRESSED
     if kind is not Kind.TEXT:
         return kind

@@ -9,6 +9,8 @@ from typing import Any
 from audit.scan.examination import Examination
 from audit.scan.globals_dangerous import danger_of
 from audit.scan.json_documents import NotJson, parse, walk
+from audit.scan.keras import check_object
+from audit.scan.kinds import Kind, is_text
 from audit.scan.links import enters_version_control
 from audit.scan.parts import Part
 from audit.scan.programs import MODEL_SUFFIXES, PROGRAM_SUFFIXES, check_source
@@ -23,10 +25,18 @@ _RUNS_CODE = {
     "py/object": "holds an object of jsonpickle, which imports its class",
     "py/reduce": "holds a call of jsonpickle",
     "py/function": "holds a function of jsonpickle",
+    "py/repr": "holds text that jsonpickle evaluates",
+    "py/type": "names a class that jsonpickle imports",
+    "parent_library": "names a module that PEFT imports",
     "_target_": "names what Hydra imports and calls",
 }
 """Keys of a document to what is done by them."""
-_CALLS = ("py/reduce", "py/function")
+_CALLS = ("py/reduce", "py/function", "py/repr")
+_YAML_SUFFIXES = frozenset((".yaml", ".yml"))
+_MAY_BE_YAML = (Kind.HTML, Kind.IMAGE)
+"""Told by first letters with which a key of YAML may begin."""
+_TOLD_AS_PROGRAMS = (Kind.PYTHON, Kind.SCRIPT, Kind.BYTECODE, Kind.NATIVE, Kind.EMPTY)
+_TARGET = re.compile(rb"^[ \t-]*['\"]?_target_['\"]?[ \t]*:[ \t]*[^\s#]", re.MULTILINE)
 _STRETCH_BYTES = 1 << 20
 _OVERLAP_BYTES = 1 << 12
 
@@ -45,6 +55,8 @@ def check_json(part: Part, exam: Examination) -> None:
             continue
         if isinstance(value, dict) and {"__class__", "__module__"} <= value.keys():
             _check_class(part, str(value["__module__"]), str(value["__class__"]), exam)
+        if isinstance(value, dict) and {"class_name", "config"} <= value.keys():
+            check_object(part, value, exam)
         if key in _RUNS_CODE and value:
             said = f"{_RUNS_CODE[key]} ({key}: {shortened(value)})"
             (exam.danger if key in _CALLS else exam.code)(part.where, "json-runs-code", said)
@@ -61,13 +73,22 @@ def check_text(part: Part, exam: Examination) -> None:
     exam.saw("text")
     data = part.read(0, min(part.size, exam.limits.text_bytes))
     suffix = PurePath(part.name).suffix.lower()
-    if suffix in PROGRAM_SUFFIXES:
-        check_source(part, exam)
     if suffix in MODEL_SUFFIXES and _CALL.search(data):
         exam.danger(part.where, "program-disguised", "is a program under a name that says a model")
     if suffix == ".json":
         check_json(part, exam)
     else:
+        _check_yaml(part, exam)
+
+
+def check_by_name(part: Part, kind: Kind, exam: Examination) -> None:
+    """What a file is by its name alone to those who run it or read it: no beginning makes it something else."""
+    suffix = PurePath(part.name).suffix.lower()
+    if suffix in PROGRAM_SUFFIXES and kind not in _TOLD_AS_PROGRAMS:
+        check_source(part, exam)
+    if kind is Kind.TEXT:
+        return
+    if suffix in _YAML_SUFFIXES or (kind in _MAY_BE_YAML and is_text(part.head())):
         _check_yaml(part, exam)
 
 
@@ -117,7 +138,15 @@ def _check_yaml(part: Part, exam: Examination) -> None:
     tags, most = YamlTags(), exam.limits.searched_bytes
     for at in range(0, min(part.size, most), _STRETCH_BYTES):
         exam.check_time()
-        found = tags.python_in(part.read(at, _STRETCH_BYTES + _OVERLAP_BYTES))
+        stretch = part.read(at, _STRETCH_BYTES + _OVERLAP_BYTES)
+        target = _TARGET.search(stretch)
+        if target:
+            exam.code(
+                part.where,
+                "yaml-target",
+                f"{_RUNS_CODE['_target_']} ({printable(target[0].decode('utf-8', 'replace'), 60)})",
+            )
+        found = tags.python_in(stretch)
         if found:
             said = printable(found.decode("utf-8", "replace"), 100)
             exam.danger(part.where, "yaml-python", f"holds YAML that calls Python: {said}")

@@ -12,6 +12,8 @@ from typing import Protocol
 from audit.scan.parts import Part
 
 CHUNK_BYTES = 1 << 16
+FIRST_READ_BYTES = 8192
+"""joblib and Python's own readers take so many at a time."""
 LARGEST_LZMA_MEMORY = 100 << 20
 STORED, DEFLATED, BZIP2, LZMA = 0, 8, 12, 14
 
@@ -97,6 +99,19 @@ def unpack(part: Part, opener: Opener, most: int) -> tuple[BytesIO, int, bool]:
     except (zlib.error, OSError, lzma.LZMAError, ValueError, EOFError, MemoryError) as error:
         raise Damaged(str(error) or type(error).__name__) from error
     return found, size, not part.read(at, CHUNK_BYTES).strip(b"\0")
+
+
+def decompresses(part: Part, opener: Opener) -> bool:
+    """Whether what readers take first, which they act on before they see the rest, becomes something.
+
+    Raises:
+        Damaged: where it cannot be decompressed.
+    """
+    try:
+        decompressor, at = opener(part)
+        return bool(decompressor.decompress(part.read(at, FIRST_READ_BYTES), CHUNK_BYTES))
+    except (zlib.error, OSError, lzma.LZMAError, ValueError, EOFError, MemoryError) as error:
+        raise Damaged(str(error) or type(error).__name__) from error
 
 
 def _stream(part: Part, decompressor: _Decompressor, at: int, most: int, found: BytesIO) -> tuple[int, int]:

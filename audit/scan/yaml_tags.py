@@ -20,6 +20,8 @@ _LETTER = rb"[-\w;/?:@&=+$,.!~*'()\[\]%#]"
 _HANDLE = rb"(!(?:[\w-]*!)?)"
 _TAG = re.compile(rb"!<(%b{1,%d})|%b(%b{0,%d})" % (_LETTER, LONGEST_TAG, _HANDLE, _LETTER, LONGEST_TAG))
 _DIRECTIVE = re.compile(rb"%%TAG[ \t]+%b[ \t]+(%b{1,%d})" % (_HANDLE, _LETTER, LONGEST_TAG))
+_DRAWN_OUT = re.compile(rb"%TAG[ \t][^\r\n]{1000}|![-\w]{1000}")
+"""Longer than anyone writes a directive or a handle: parts of it may lie in different stretches."""
 
 
 class YamlTags:
@@ -30,7 +32,7 @@ class YamlTags:
 
     def python_in(self, data: bytes) -> bytes | None:
         """The first tag, or directive, of Python objects in a stretch of the text; none where there is none."""
-        found = _AS_USUAL.search(data)
+        found = _AS_USUAL.search(data) or _DRAWN_OUT.search(data)
         if found:
             return found[0]
         for directive in _DIRECTIVE.finditer(data):

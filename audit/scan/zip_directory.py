@@ -63,6 +63,7 @@ class ZipEnd:
         prepended: bytes before the archive, by which all offsets are moved.
         trailing: bytes behind the end record and its comment.
         comment: bytes in it.
+        two: whether it says two things about where the directory is, of which readers take one or the other.
     """
 
     at: int
@@ -72,6 +73,18 @@ class ZipEnd:
     prepended: int
     trailing: int
     comment: bytes
+    two: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _End64:
+    """What a zip64 record says of the directory, where the record is, and whether all readers take this one."""
+
+    count: int
+    size: int
+    offset: int
+    at: int
+    agrees: bool
 
 
 def find_end(part: Part) -> ZipEnd:
@@ -87,10 +100,18 @@ def find_end(part: Part) -> ZipEnd:
         raise BadZip("the directory at the end of the archive is missing")
     disk, _, _, count, size, offset, comment = struct.unpack("<HHHHIIH", tail[found + 4 : found + _END_BYTES])
     at = tail_at + found
-    directory_end = at
+    directory_end, two = at, False
     wide = _read_end_64(part, at)
     if wide:
-        count, size, offset, directory_end = wide
+        two = not wide.agrees or any(
+            narrow not in (full, long)
+            for narrow, long, full in (
+                (count, wide.count, 0xFFFF),
+                (size, wide.size, _FULL),
+                (offset, wide.offset, _FULL),
+            )
+        )
+        count, size, offset, directory_end = wide.count, wide.size, wide.offset, wide.at
     if disk not in (0, 0xFFFF):
         raise BadZip("it is one volume of several")
     directory_at = directory_end - size
@@ -98,7 +119,7 @@ def find_end(part: Part) -> ZipEnd:
         raise BadZip("its directory would lie outside of the file")
     text = tail[found + _END_BYTES : found + _END_BYTES + comment]
     trailing = part.size - at - _END_BYTES - comment
-    return ZipEnd(at, directory_at, size, count, directory_at - offset, trailing, text)
+    return ZipEnd(at, directory_at, size, count, directory_at - offset, trailing, text, two)
 
 
 def entries(part: Part, end: ZipEnd) -> Iterator[Entry]:
@@ -157,15 +178,19 @@ def extra_field(extra: bytes, wanted: int) -> bytes:
     return b""
 
 
-def _read_end_64(part: Part, at: int) -> tuple[int, int, int, int] | None:
-    """Count, size, offset and end of the directory from the records of zip64, where there are any."""
+def _read_end_64(part: Part, at: int) -> _End64 | None:
+    """The records of zip64, where there are any.
+
+    Python's reader takes the record that lies before its locator, torch's the one that the locator announces; where
+    there is none before it, Python's goes by the old record instead.
+    """
     locator = part.read(at - _LOCATOR_BYTES, _LOCATOR_BYTES)
     if not locator.startswith(LOCATOR_64):
         return None
-    announced = int.from_bytes(locator[8:16], "little")
-    for place in (at - _LOCATOR_BYTES - _END_64_BYTES, announced):
+    before, announced = at - _LOCATOR_BYTES - _END_64_BYTES, int.from_bytes(locator[8:16], "little")
+    for place in (before, announced):
         record = part.read(place, _END_64_BYTES)
         if len(record) == _END_64_BYTES and record.startswith(END_64):
             _, count, size, offset = struct.unpack("<QQQQ", record[24:56])
-            return count, size, offset, place
+            return _End64(count, size, offset, place, before == announced)
     raise BadZip("its directory announces a 64-bit record that is not there")

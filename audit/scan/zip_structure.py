@@ -32,6 +32,8 @@ def check_structure(part: Part, end: ZipEnd, members: Sequence[Entry], exam: Exa
         exam.danger(part.where, "zip-prepended", f"has {end.prepended:,} bytes in front that its directory leaves out")
     if end.trailing:
         exam.danger(part.where, "zip-trailing", f"has {end.trailing:,} bytes behind its end")
+    if end.two:
+        exam.danger(part.where, "zip-two-ends", "says two things about where its directory is; readers differ")
     if END in end.comment:
         exam.danger(part.where, "zip-two-ends", "has a second directory hidden in its comment")
     _check_names(part, members, exam)

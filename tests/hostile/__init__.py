@@ -21,6 +21,7 @@ def hostile_files(folder: Path, canary: Path) -> list[HostileFile]:
         canary: the file to which each of them writes when something in it runs; must not be there.
     """
     from tests.hostile.archives import add_archives
+    from tests.hostile.disguises import add_disguises
     from tests.hostile.folders import add_folders
     from tests.hostile.graphs import add_graphs
     from tests.hostile.growth import add_growth
@@ -33,6 +34,7 @@ def hostile_files(folder: Path, canary: Path) -> list[HostileFile]:
     corpus = Corpus(folder, canary)
     for add in (
         add_pickles, add_archives, add_programs, add_oddities, add_growth, add_graphs, add_folders, add_tables,
+        add_disguises,
     ):  # fmt: skip
         add(corpus)
     return corpus.files
