@@ -11,6 +11,7 @@ import torch
 from audit.api import DataSplit, Role, Subject
 from audit.errors import PrerequisiteError, UsageError
 from audit.loading.checks import adapted, check_subject
+from audit.loading.class_names import match_labels
 from audit.loading.datasets import (
     Dataset,
     check_labels,
@@ -86,14 +87,16 @@ def prepare(inputs: Inputs, note: Callable[[str], None]) -> Prepared:
     for check in loaded.info.checks:
         if check.severity == "info":
             note(check.text)
-    for dataset in datasets.values():
-        check_labels(dataset, loaded.subject.num_classes)
+    datasets, name_checks = _matched(datasets, loaded.subject)
+    for check in name_checks:
+        if check.severity == "info":
+            note(check.text)
     geometry = loaded.preprocessing.geometry
     data = {
         role: fit(dataset, role, geometry, seed=inputs.seed, samples=inputs.samples)
         for role, dataset in datasets.items()
     }
-    checks = _checks(loaded, datasets, data, inputs.seed)
+    checks = (*name_checks, *_checks(loaded, datasets, data, inputs.seed))
     info = loaded.info.model_copy(update={"checks": (*loaded.info.checks, *checks)})
     subject = adapted(loaded.subject, checks)
     info = info.model_copy(update={"access": tuple(sorted(subject.access))})
@@ -155,6 +158,17 @@ def available_threads() -> int:
 def available_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _matched(datasets: dict[Role, Dataset], subject: Subject) -> tuple[dict[Role, Dataset], tuple[Diagnostic, ...]]:
+    """The data sets with labels that are the subject's classes."""
+    found: dict[Role, Dataset] = {}
+    checks: list[Diagnostic] = []
+    for role, dataset in datasets.items():
+        found[role], diagnostics = match_labels(dataset, subject.class_names, subject.num_classes)
+        check_labels(found[role], subject.num_classes)
+        checks += diagnostics
+    return found, tuple(checks)
 
 
 def _checks(

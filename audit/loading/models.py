@@ -76,9 +76,9 @@ def load_subject(
     _check_size(spec, architecture.fixed_size, preprocessing, shape)
     network = ready.network.to(device)
     behaviour = observe(network, preprocessing.normalisation, shape, spec.text)
-    names, name_checks = _class_names(architecture.classes, class_names, behaviour.num_classes)
+    names = _class_names(architecture.classes, class_names, behaviour.num_classes)
     guesses = (Diagnostic(code="loading", text=note, severity="info") for note in (*ready.notes, *remarks))
-    checks = (*_shortcomings(spec, ready), *guesses, *behaviour.diagnostics, *name_checks)
+    checks = (*_shortcomings(spec, ready), *guesses, *behaviour.diagnostics)
 
     remake = _remaker(network, behaviour, device)
     subject = Subject(
@@ -134,28 +134,14 @@ def _weights_checks(spec: ModelSpec, ready: ReadyNetwork) -> tuple[Diagnostic, .
     return (Diagnostic(code="random_weights", text=text),)
 
 
-def _class_names(
-    declared: tuple[str, ...], found: tuple[str, ...], num_classes: int
-) -> tuple[tuple[str, ...], tuple[Diagnostic, ...]]:
-    """Names by the model or by the data; an order that differs would permute every label."""
+def _class_names(declared: tuple[str, ...], found: tuple[str, ...], num_classes: int) -> tuple[str, ...]:
+    """Names by the model, or else by the data, which then number its classes."""
     if declared and len(declared) != num_classes:
         raise SubjectError(
             f"Expected {num_classes} class names, one an output, got {len(declared)} from the model's source. "
             "Correct its list."
         )
-    if declared and found and declared != found and sorted(declared) == sorted(found):
-        place = next(place for place, (ours, theirs) in enumerate(zip(declared, found, strict=True)) if ours != theirs)
-        raise SubjectError(
-            f"Expected the classes of model and data in one order, got class {place} named {declared[place]!r} by the "
-            f"model and {found[place]!r} by the data. Rename the data's classes or correct the model's list."
-        )
-    if declared and found and declared != found:
-        text = f"model and data name classes differently ({declared[0]!r}, {found[0]!r}); the model's names are used"
-        return declared, (Diagnostic(code="class_names", text=text, severity="info"),)
-    if found and len(found) != num_classes:
-        text = f"the data names {len(found)} classes and the model has {num_classes} outputs; no names are used"
-        return declared, (Diagnostic(code="class_count", text=text),)
-    return declared or found, ()
+    return declared or (found if len(found) == num_classes else ())
 
 
 def _digest(spec: ModelSpec, ready: ReadyNetwork, preprocessing: Preprocessing, behaviour: Behaviour) -> str:

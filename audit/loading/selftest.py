@@ -30,7 +30,10 @@ STATISTICS = {
     "ImageNet statistics": IMAGENET,
     "mean and deviation 0.5": Normalisation((0.5,), (0.5,)),
     "CIFAR statistics": CIFAR,
+    "pixels from 0 to 255": Normalisation((0.0,), (1 / 255,)),
 }
+OF_GREY = {"MNIST statistics": Normalisation((0.1307,), (0.3081,))}
+"""Further ones for networks of one channel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +54,9 @@ def preprocessing_selftest(
 ) -> tuple[Diagnostic, ...]:
     """Compares accuracy under the declared preprocessing with that under the usual others, on the same samples.
 
-    The others: no normalisation, ImageNet, 0.5/0.5 and CIFAR statistics; blue first in place of red; and images at
-    their native size where the declared geometry resizes them and the network takes it. A warning is given when the
+    The others: no normalisation, ImageNet, 0.5/0.5 and CIFAR statistics, of grey images MNIST's, and pixels from 0 to
+    255, as networks take them that rescale by themselves; blue first in place of red; and images at their native size
+    where the declared geometry resizes them and the network takes it. A warning is given when the
     best of them is better than the declared by more than 5 points *and* an exact two-sided McNemar test on the paired
     answers rejects equality at 1 %, shared among the alternatives (Bonferroni): a rightly declared preprocessing, no
     worse than any other, is warned about with a probability of at most 1 %.
@@ -92,7 +96,7 @@ def alternatives(declared: Preprocessing, native_shape: Shape | None) -> Iterato
     """Preprocessings to compare with, each differing from the declared in one thing."""
     channels = declared.geometry.channels
     order = declared.normalisation.channel_order
-    for name, statistics in STATISTICS.items():
+    for name, statistics in {**STATISTICS, **(OF_GREY if channels == 1 else {})}.items():
         mean, std = (_for_channels(values, channels) for values in (statistics.mean, statistics.std))
         other = Normalisation(mean, std, order)
         if not _same(other, declared.normalisation, channels):

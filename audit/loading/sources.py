@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -140,8 +140,16 @@ def assemble(
             f"Expected labels below {len(class_names)}, the number of class names, got label {int(labels.max())}. "
             "Correct the labels or the list of names."
         )
-    digest = hashlib.sha256("".join(ids).encode() + labels.astype("<i8").tobytes()).hexdigest()
-    return Dataset("", images, labels, tuple(ids), tuple(class_names), digest, native_shape, tuple(notes))
+    return Dataset("", images, labels, tuple(ids), tuple(class_names), _digest(ids, labels), native_shape, tuple(notes))
+
+
+def relabelled(dataset: Dataset, labels: IntArray, class_names: tuple[str, ...]) -> Dataset:
+    """The same images under other labels (n,), and names for these."""
+    return replace(dataset, labels=labels, class_names=class_names, digest=_digest(dataset.ids, labels))
+
+
+def _digest(ids: Sequence[str], labels: IntArray) -> str:
+    return hashlib.sha256("".join(ids).encode() + labels.astype("<i8").tobytes()).hexdigest()
 
 
 def split_query(location: str, choices: Mapping[str, Sequence[str]]) -> tuple[str, dict[str, str]]:

@@ -29,8 +29,12 @@ def make():
 """
 
 
-def load(folder: Path, preprocess: str) -> LoadedSubject:
-    (folder / "net.py").write_text(CODE)
+RESCALING = CODE.replace("(torch.nn", "((torch.nn").replace("** 2 @", "/ 255 - 0.5) ** 2 @")
+"""The same, with the rescaling within that networks of Keras have; below 1 all images are the same to it."""
+
+
+def load(folder: Path, preprocess: str, code: str = CODE) -> LoadedSubject:
+    (folder / "net.py").write_text(code)
     request = ModelRequest(f"py:{folder / 'net.py'}:make", preprocess=preprocess, allow_code=True)
     return load_subject(request, native_shape=(3, 8, 8), device=torch.device("cpu"))
 
@@ -76,6 +80,16 @@ def test_a_wrong_declaration_is_found(tmp_path: Path, right: str, declared: str,
     assert "declared 100.0%" in again.text
 
 
+@pytest.mark.parametrize("declared", ["none", "imagenet"])
+def test_a_network_that_rescales_by_itself_is_found(tmp_path: Path, declared: str) -> None:
+    maker = split_maker(load(tmp_path, "mean=0/std=0.00392156862745098", RESCALING))
+    (diagnostic,) = preprocessing_selftest(load(tmp_path, declared, RESCALING), maker)
+    assert "PROBABLY WRONG: pixels from 0 to 255 is better" in diagnostic.text
+    option = diagnostic.text.split("Try --preprocess ")[1].split(";")[0]
+    (again,) = preprocessing_selftest(load(tmp_path, option, RESCALING), maker)
+    assert "declared 100.0%" in again.text
+
+
 @pytest.mark.parametrize("declared", ["none", "imagenet", "cifar"])
 def test_a_right_declaration_is_not_doubted(tmp_path: Path, declared: str) -> None:
     loaded = load(tmp_path, declared)
@@ -104,7 +118,9 @@ def test_a_few_samples_prove_nothing(tmp_path: Path) -> None:
 
 def test_what_is_declared_is_not_compared_with_itself(tmp_path: Path) -> None:
     names = {alternative.name for alternative in alternatives(load(tmp_path, "imagenet").preprocessing, (3, 8, 8))}
-    assert names == {"no normalisation", "mean and deviation 0.5", "CIFAR statistics", "blue first"}
+    assert names == {
+        "no normalisation", "mean and deviation 0.5", "CIFAR statistics", "pixels from 0 to 255", "blue first",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("counts", [(0, 0), (0, 8), (3, 9), (10, 10), (40, 20)])
