@@ -302,16 +302,17 @@ def _calm(network: nn.Module) -> None:
 def _take_statistics(network: nn.Module, inputs: torch.Tensor) -> None:
     """Brings the running statistics of batch norms to those of the images; the network is in eval mode afterwards.
 
-    All images are seen: after the statistics of one batch alone, deep networks answer with enormous logits elsewhere.
+    All images are one batch, so that every layer sees in eval mode what it was measured on: with averages over several
+    batches, what differs grows from layer to layer, until one image of a deep network outweighs all others.
     """
     norms = [module for module in network.modules() if isinstance(module, BATCH_NORM)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # the average of what is seen, in place of a slow approach
+        norm.momentum = None  # what is seen, in place of a slow approach
         norm.train()
-    for part in inputs.split(BATCH) if norms else ():
-        network(part)
+    if norms:
+        network(inputs)
     network.eval()
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

@@ -48,6 +48,7 @@ def error(problem: BaseException, *, internal: bool = False) -> None:
         say("".join(traceback.format_exception(problem)).rstrip())
     text = str(problem)
     if internal:
+        text = next(iter(text.strip().splitlines()), "")[:400]
         text = f"internal error, {type(problem).__name__}: {text}. This is a defect of audit; -v shows where."
     say(indented(f"error: {text}"))
 

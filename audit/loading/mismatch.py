@@ -39,9 +39,18 @@ def check_fit(fit: Fit, network: Tensors, *, spec: str, file: str) -> None:
         *_named("missing", fit.missing),
         *_named("unexpected", fit.unexpected),
         *_named("other shape", clashes),
-        f"Likely cause: {likely_cause(fit, network)}",
+        f"Likely cause: {_of_many(file) or likely_cause(fit, network)}",
     ]
     raise SubjectError("\n".join(lines))
+
+
+def _of_many(file: str) -> str | None:
+    found = re.search(r"-(\d+)-of-(\d+)\.", file)
+    return (
+        f"the file is one of {int(found[2])} shards. Put them into one file, or give their folder as hf:DIR."
+        if found
+        else None
+    )
 
 
 def _named(title: str, items: Sequence[str]) -> list[str]:
@@ -58,6 +67,10 @@ def likely_cause(fit: Fit, network: Tensors) -> str:
         return _shape_cause(fit, network)
     auxiliary = bool(loose) and all("aux" in key.lower() for key in loose) and not fit.mismatched
     causes = (
+        (
+            any(key.endswith("weight_orig") for key in fit.unexpected),
+            "the file is of a network in pruning. Apply the masks (torch.nn.utils.prune.remove) and save it again.",
+        ),
         (
             any(QUANTISED.search(key) for key in fit.unexpected),
             "the file is quantised. Give the float32 weights it was made from.",

@@ -219,9 +219,15 @@ def _scores_output(results: dict[str, Any], layout: Layout, wishes: Wishes, file
     fit = [name for name, value in results.items() if _classes(value, layout) >= fewest]
     wanted = [wishes.output] if wishes.output is not None else fit
     if not set(wanted) & set(fit):
+        maps = any(isinstance(value, list) and value and isinstance(value[0], dict) for value in results.values())
+        advice = (
+            "with zipmap=False, which gives scores as rows and not as a map of every image"
+            if maps
+            else ("with its scores as an output")
+        )
         raise SubjectError(
-            f"Expected an output of one row of scores an image in {file}, got {described}. Export the classifier with "
-            "its scores as an output."
+            f"Expected an output of one row of scores an image in {file}, got {described}. Export the classifier "
+            f"{advice}."
         )
     if len(wanted) > 1:
         raise UsageError(

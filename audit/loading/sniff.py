@@ -56,12 +56,19 @@ def sniff(path: Path) -> Kind:
             would run.
     """
     size = _size_of(path)
+    if path.suffix == ".distcp":
+        raise SubjectError(
+            f"Expected weights in one file, got {shown(path.name)}, a part of a checkpoint of torch.distributed. Make "
+            "one file of its folder: python -m torch.distributed.checkpoint.format_utils dcp_to_torch DIR weights.pt."
+        )
     kind = kind_of(path)
     if kind is Kind.DAMAGED_ZIP:
         refuse_unsafe(path)
         raise truncated(path, "the directory at the end of the archive is missing")
     if kind not in FORMATS:
         remedy = REMEDIES.get(kind, SAVE_STATE_DICT)
+        if path.name.endswith(".index.json"):
+            remedy = "It is the index of weights in several files: put these into one, or give their folder as hf:DIR."
         refuse_unsafe(path, of_code=f"Nor are these weights, but {kind.value}. {remedy}")
         raise SubjectError(
             f"Expected weights (safetensors, or a file of torch.save), got {shown(path.name)}, which looks like "

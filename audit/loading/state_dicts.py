@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from audit.errors import UsageError
-from audit.loading.sources import counted
+from audit.loading.sources import counted, shown
 
 WRAPPER_SEGMENTS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 """What torch.compile, FSDP and activation checkpointing put into keys, at any depth."""
@@ -25,8 +25,10 @@ def describe(content: object) -> str:
     if isinstance(content, Mapping):
         items = [f"`{name}` ({type(value).__name__})" for name, value in list(content.items())[:8]]
         return "a dict of " + ", ".join(items) if items else "an empty dict"
-    name = "None" if content is None else type(content).__name__
-    return name if content is None else f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
+    if content is None or isinstance(content, str):  # also what stands in for something that was left out
+        return "None" if content is None else f"no tensors, but {shown(content)}"
+    name = type(content).__name__
+    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
 
 
 def candidates(content: object, path: str = "", depth: int = 0) -> Iterator[tuple[str, Tensors]]:

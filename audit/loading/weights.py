@@ -12,7 +12,7 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,6 +92,7 @@ def read_plainly(path: Path, kind: Kind) -> object:
     if kind is Kind.SAFETENSORS:
         return _read_safetensors(path)
     content = _read_torch(path, kind)
+    _refuse_sparse(content, path)
     in_full, most = _bytes_in_full(content), most_bytes(path.stat().st_size)
     if in_full > most:
         raise repeated(shown(path.name), in_full, most)
@@ -100,20 +101,36 @@ def read_plainly(path: Path, kind: Kind) -> object:
 
 def _bytes_in_full(content: object) -> int:
     """What all dense tensors in nested dicts and lists take once each is stored in full."""
-    total, seen, waiting = 0, set[int](), [content]
+    return sum(
+        tensor.numel() * tensor.element_size()
+        for _, tensor in _tensors_in(content)
+        if tensor.layout is torch.strided and not tensor.is_meta
+    )
+
+
+def _refuse_sparse(content: object, path: Path) -> None:
+    names = [name for name, tensor in _tensors_in(content) if tensor.layout is not torch.strided]
+    if names:
+        raise SubjectError(
+            f"Expected dense tensors in {shown(path.name)}, got {len(names)} in a sparse layout: "
+            f"{', '.join(map(shown, names[:5]))}. Save them with .to_dense()."
+        )
+
+
+def _tensors_in(content: object) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor in nested dicts and lists once, with its key."""
+    seen, waiting = set[int](), [("", content)]
     while waiting:
-        value = waiting.pop()
+        name, value = waiting.pop()
         if id(value) in seen:
             continue
         seen.add(id(value))
         if isinstance(value, torch.Tensor):
-            dense = value.layout is torch.strided and not value.is_meta
-            total += value.numel() * value.element_size() if dense else 0
+            yield name, value
         elif isinstance(value, Mapping):
-            waiting += value.values()
+            waiting += [(str(key), inner) for key, inner in value.items()]
         elif isinstance(value, list | tuple):
-            waiting += value
-    return total
+            waiting += [(name, inner) for inner in value]
 
 
 def digest_of(path: Path) -> FileDigest:

@@ -90,6 +90,7 @@ HARMLESS_STANDARD = {
     "decimal",
     "enum",
     "fractions",
+    "functools.partial",
     "io.BytesIO",
     "io.StringIO",
     "_io.BytesIO",

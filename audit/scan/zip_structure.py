@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Sequence
+from pathlib import PurePath
 
 from audit.scan.examination import Examination
 from audit.scan.parts import Part
@@ -28,6 +29,13 @@ def check_structure(part: Part, end: ZipEnd, members: Sequence[Entry], exam: Exa
     Returns:
         The members that can be read, each with the place of its data.
     """
+    if end.prepended and PurePath(part.name).suffix == ".distcp":
+        exam.unexamined(
+            part.where,
+            "several-archives",
+            "is several archives one behind the other, as torch.distributed writes them, and is not examined",
+        )
+        return []
     if end.prepended:
         exam.danger(part.where, "zip-prepended", f"has {end.prepended:,} bytes in front that its directory leaves out")
     if end.trailing:

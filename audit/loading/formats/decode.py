@@ -2,7 +2,8 @@
 
 The rules, the same for every format that holds encoded images:
 
-- EXIF orientation is applied, so that a picture stands as its viewer shows it.
+- EXIF orientation is left out of account, as torchvision, timm and WebDataset do, which read with PIL alone; but in
+  Parquet it is applied, as Hugging Face's datasets does. How many images are concerned is noted.
 - Greyscale (1, L, LA) becomes `L`; everything else becomes `RGB`, palettes through their colours.
 - Transparency is dropped, not blended, as torchvision's loaders do.
 - 16-bit greyscale is divided by 257 with rounding, not clipped. (PIL itself reads 16-bit colour by its high byte.)
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -28,7 +30,7 @@ COLOUR_MODES = frozenset({"RGB", "RGBA", "RGBa", "RGBX", "P", "PA", "CMYK", "YCb
 SIXTEEN_BIT_MODES = frozenset({"I;16", "I;16B", "I;16L", "I;16N"})
 SIXTEEN_BIT_AS_32 = frozenset({"PNG", "PPM"})
 """Formats whose mode `I` holds 16-bit values; a TIFF's may hold anything."""
-SIDEWAYS = frozenset({5, 6, 7, 8})
+UPRIGHT, SIDEWAYS = 1, frozenset({5, 6, 7, 8})
 ORIENTATION_TAG = 0x0112
 MOST_SCANS, MOST_SCANNED_PIXELS = 100, 1 << 31
 """Of a JPEG; encoders write about ten scans. Pixels count once a scan."""
@@ -41,8 +43,25 @@ class UndecodableError(ValueError):
     """Bytes that are not an image which can be audited; the text says why in a few words."""
 
 
-def header_shape(encoded: bytes) -> Shape:
-    """(c, h, w) as `decode` would return it, from the header alone.
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What the header of an image says.
+
+    Attributes:
+        shape: (c, h, w) as `decode` would return it.
+        turned: whether its EXIF orientation says that it lies on its side, stands on its head, or is mirrored.
+    """
+
+    shape: Shape
+    turned: bool
+
+
+def read_header(encoded: bytes, *, upright: bool = False) -> Header:
+    """What there is to know of an image without decoding it.
+
+    Args:
+        encoded: the whole file.
+        upright: as in `decode`.
 
     Raises:
         UndecodableError: when the header cannot be read, or the image is refused by its mode or size.
@@ -50,13 +69,18 @@ def header_shape(encoded: bytes) -> Shape:
     image = _open(encoded)
     _refuse_unknown_mode(image)
     width, height = image.size
-    if _stands_sideways(image):
+    orientation = _orientation(image)
+    if upright and orientation in SIDEWAYS:
         width, height = height, width
-    return (3 if image.mode in COLOUR_MODES else 1), height, width
+    return Header(((3 if image.mode in COLOUR_MODES else 1), height, width), orientation != UPRIGHT)
 
 
-def decode(encoded: bytes) -> Image.Image:
-    """The image in mode `L` or `RGB`, upright.
+def decode(encoded: bytes, *, upright: bool = False) -> Image.Image:
+    """The image in mode `L` or `RGB`.
+
+    Args:
+        encoded: the whole file.
+        upright: whether it is turned as its EXIF orientation says.
 
     Raises:
         UndecodableError: when it is damaged, or refused by its mode or size.
@@ -66,7 +90,7 @@ def decode(encoded: bytes) -> Image.Image:
     sixteen_bit = image.mode not in GREY_MODES | COLOUR_MODES
     try:
         image.load()
-        if "exif" in image.info:  # looking for the tag elsewhere costs as much as decoding a small image
+        if upright and "exif" in image.info:  # looking for the tag elsewhere costs as much as decoding a small image
             ImageOps.exif_transpose(image, in_place=True)
         return _sixteen_to_eight_bit(image) if sixteen_bit else _to_eight_bit(image)
     except Exception as error:  # PIL's decoders raise a dozen types on malformed bytes
@@ -101,11 +125,13 @@ def _count_scans(jpeg: bytes) -> int:
     return scans
 
 
-def _stands_sideways(image: Image.Image) -> bool:
+def _orientation(image: Image.Image) -> int:
+    """From 1 (upright) to 8; what is none of these counts as upright, as it does to PIL."""
     if "exif" not in image.info:  # asking a PNG that has none would decode it
-        return False
+        return UPRIGHT
     try:
-        return image.getexif().get(ORIENTATION_TAG) in SIDEWAYS
+        found = image.getexif().get(ORIENTATION_TAG)
+        return found if isinstance(found, int) and UPRIGHT <= found <= max(SIDEWAYS) else UPRIGHT
     except Exception as error:
         raise UndecodableError("damaged EXIF data") from error
 

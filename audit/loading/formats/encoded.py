@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from audit.errors import DataError
-from audit.loading.formats.decode import UndecodableError, decode, header_shape
+from audit.loading.formats.decode import UndecodableError, decode, read_header
 from audit.loading.sources import Problems, Shape, content_id, counted, listed
 
 LARGEST_IMAGE = 64 << 20
@@ -64,10 +64,16 @@ class Files:
 
 
 class EncodedImages:
-    """Encoded images, decoded one at a time as `audit.loading.formats.decode` says."""
+    """Encoded images, decoded one at a time as `audit.loading.formats.decode` says.
 
-    def __init__(self, blobs: Blobs) -> None:
+    Args:
+        blobs: the images.
+        upright: whether they are turned as their EXIF orientation says.
+    """
+
+    def __init__(self, blobs: Blobs, *, upright: bool = False) -> None:
         self._blobs = blobs
+        self._upright = upright
 
     def __len__(self) -> int:
         """Number of images."""
@@ -84,7 +90,7 @@ class EncodedImages:
             DataError: when it is damaged or gone.
         """
         try:
-            return decode(self._blobs.read(index))
+            return decode(self._blobs.read(index), upright=self._upright)
         except (UndecodableError, OSError) as error:
             raise DataError(
                 f"Expected an image that can be decoded, got {self.name(index)} ({error}). "
@@ -101,21 +107,25 @@ class Inspection:
     notes: tuple[str, ...]
 
 
-def inspect(blobs: Blobs, problems: Problems) -> Inspection:
+def inspect(blobs: Blobs, problems: Problems, *, upright: bool = False) -> Inspection:
     """Hashes every image and checks the headers, of all or of a seeded sample of `MAX_HEADERS`; decodes none.
 
-    Images that cannot be read are noted in `problems`, and the ids are then not to be used.
+    Images that cannot be read are noted in `problems`, and the ids are then not to be used. `upright` is that of
+    `EncodedImages`.
     """
     ids: list[str] = []
     damaged: list[str] = []
     shapes: Counter[Shape] = Counter()
+    turned = 0
     with_header = _headers_to_check(len(blobs))
     for index in range(len(blobs)):
         try:
             encoded = blobs.read(index)
             ids.append(content_id(encoded))
             if index in with_header:
-                shapes[header_shape(encoded)] += 1
+                header = read_header(encoded, upright=upright)
+                shapes[header.shape] += 1
+                turned += header.turned
         except OSError as error:
             damaged.append(f"{blobs.name(index)} ({error.strerror})")
         except UndecodableError as error:
@@ -125,13 +135,25 @@ def inspect(blobs: Blobs, problems: Problems) -> Inspection:
             f"Expected images that can be decoded, got {counted(len(damaged), 'damaged one')} of {len(blobs):,}: "
             f"{listed(damaged)}. Replace or remove them."
         )
-    return Inspection(tuple(ids), next(iter(shapes)) if len(shapes) == 1 else None, _shape_notes(shapes))
+    notes = (*_shape_notes(shapes), *_turned_notes(turned, shapes.total(), upright=upright))
+    return Inspection(tuple(ids), next(iter(shapes)) if len(shapes) == 1 else None, notes)
 
 
 def _headers_to_check(n: int) -> Collection[int]:
     if n <= MAX_HEADERS:
         return range(n)
     return frozenset(np.random.default_rng(0).choice(n, MAX_HEADERS, replace=False).tolist())
+
+
+def _turned_notes(turned: int, n: int, *, upright: bool) -> tuple[str, ...]:
+    if not turned:
+        return ()
+    how = (
+        "are turned accordingly, as Hugging Face's datasets does"
+        if upright
+        else ("are read as they are stored, as torchvision does")
+    )
+    return (f"{turned:,} of {counted(n, 'checked image')} say in EXIF that they are to be turned: they {how}.",)
 
 
 def _shape_notes(shapes: Counter[Shape]) -> tuple[str, ...]:

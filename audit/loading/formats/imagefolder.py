@@ -14,6 +14,8 @@ from audit.loading.formats.encoded import EncodedImages, Files, inspect
 from audit.loading.sources import Dataset, Problems, assemble, counted, existing, listed
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
+NO_CLASSES = frozenset({"__MACOSX", "__pycache__"})
+"""Folders that other programs leave behind."""
 SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing", "dev", "eval"})
 """How folders of whole data sets are called."""
 
@@ -79,7 +81,7 @@ def open_imagefolder(location: str) -> Dataset:
 
 def _list(root: Path) -> _Listing:
     listing = _Listing()
-    top = sorted(entry for entry in root.iterdir() if not entry.name.startswith("."))
+    top = sorted(entry for entry in root.iterdir() if not entry.name.startswith(".") and entry.name not in NO_CLASSES)
     listing.links += [entry.name for entry in top if entry.is_symlink()]
     listing.stray += [entry.name for entry in top if not entry.is_symlink() and not entry.is_dir()]
     folders = [entry for entry in top if not entry.is_symlink() and entry.is_dir()]

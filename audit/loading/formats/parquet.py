@@ -82,10 +82,10 @@ def open_parquet(location: str) -> Dataset:
     rows, problems = SpooledRows(), Problems()
     labels = [_spool_table(table, rows, problems) for table in tables]
     checked = checked_labels(np.concatenate(labels), f"column {tables[0].label!r} of {place!r}", problems)
-    inspection = inspect(rows, problems)
+    inspection = inspect(rows, problems, upright=True)
     problems.check()
     return assemble(
-        EncodedImages(rows),
+        EncodedImages(rows, upright=True),
         checked,
         inspection.ids,
         class_names=class_names.pop(),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from audit.loading.formats.decode import UndecodableError, decode, header_shape
+from audit.loading.formats.decode import UndecodableError, decode, read_header
 
 
 def _plant(path: Path, value: int = 0, mode: str = "RGB", size: tuple[int, int] = (6, 4)) -> Path:
@@ -44,16 +44,20 @@ def test_transparency_is_dropped_and_palettes_keep_their_colours() -> None:
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
-def test_exif_orientation_is_applied(format: str) -> None:
+def test_exif_orientation_is_applied_where_it_is_asked_for(format: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     pixels = np.zeros((16, 32, 3), dtype=np.uint8)
     pixels[:, :16] = 255
     encoded = _encoded(Image.fromarray(pixels), format, exif=exif)
-    upright = decode(encoded)
-    assert upright.size == (16, 32)
-    assert np.asarray(upright)[:12].min() > 200
-    assert header_shape(encoded) == (3, 32, 16)
+    turned = decode(encoded, upright=True)
+    assert turned.size == (16, 32)
+    assert np.asarray(turned)[:12].min() > 200
+    assert read_header(encoded, upright=True).shape == (3, 32, 16)
+    stored, header = decode(encoded), read_header(encoded)
+    assert stored.size == header.shape[:0:-1] == Image.open(io.BytesIO(encoded)).convert("RGB").size
+    assert np.array_equal(np.asarray(stored), np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB")))
+    assert header.turned is (format != "TIFF")  # PIL turns these by itself
 
 
 @pytest.mark.parametrize(
@@ -66,7 +70,7 @@ def test_exif_orientation_is_applied(format: str) -> None:
 )
 def test_refused_images(encoded: bytes, text: str) -> None:
     with pytest.raises(UndecodableError, match=text):
-        header_shape(encoded)
+        read_header(encoded)
     with pytest.raises(UndecodableError, match=text):
         decode(encoded)
 
@@ -85,7 +89,7 @@ def _with_scans(n: int, side: int, ahead: bytes = b"", size: int = 16) -> bytes:
 @pytest.mark.parametrize(("n", "side"), [(1500, 9000), (40, 9000), (200, 16)])
 def test_a_jpeg_of_many_scans(n: int, side: int, ahead: bytes) -> None:
     """Seventeen kilobytes would take minutes."""
-    for read in (header_shape, decode):
+    for read in (read_header, decode):
         with pytest.raises(UndecodableError, match=rf"^{n + 6:,} scans of {side**2:,} pixels, which would take long"):
             read(_with_scans(n, side, ahead))
 

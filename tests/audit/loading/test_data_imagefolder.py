@@ -46,6 +46,7 @@ def test_imagefolder_notes_strays_and_empty_classes(tmp_path: Path) -> None:
     (tmp_path / "ape" / "Thumbs.db").write_bytes(b"")
     (tmp_path / "ape" / "notes.txt").write_text("")
     (tmp_path / ".hidden").mkdir()
+    (tmp_path / "__MACOSX" / "ape").mkdir(parents=True)
     (tmp_path / "ape" / ".DS_Store").write_bytes(b"")
     dataset = open_dataset(f"imagefolder:{tmp_path}")
     assert dataset.class_names == ("ape", "bee")
@@ -175,3 +176,23 @@ def test_imagefolder_takes_folders_within_classes(tmp_path: Path) -> None:
     assert open_dataset(f"imagefolder:{tmp_path}").class_names == ("ape", "bee")
     _plant(tmp_path / "one" / "only" / "images" / "0.png")
     assert open_dataset(f"imagefolder:{tmp_path / 'one'}").class_names == ("only",)
+
+
+def test_imagefolder_reads_pictures_as_torchvision_does(tmp_path: Path) -> None:
+    from torchvision.datasets import ImageFolder
+
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels = np.zeros((16, 32, 3), dtype=np.uint8)
+    pixels[:, :16] = 255
+    for name in ("ape", "bee"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0.jpg").write_bytes(_encoded(Image.fromarray(pixels), "JPEG", exif=exif))
+    dataset = open_dataset(f"imagefolder:{tmp_path}")
+    theirs = ImageFolder(str(tmp_path))
+    for index in range(2):
+        assert np.array_equal(np.asarray(dataset.images.image(index)), np.asarray(theirs[index][0]))
+    (note,) = dataset.notes
+    assert note.startswith(
+        "2 of 2 checked images say in EXIF that they are to be turned: they are read as they are stored"
+    )

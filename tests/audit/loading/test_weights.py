@@ -1,5 +1,6 @@
 """Weights files of every kind: read safely, or refused with a reason. Nothing hostile may run."""
 
+import functools
 import io
 import os
 import pickle
@@ -292,3 +293,31 @@ def test_every_cut_of_a_small_file_is_an_error_of_ours(tmp_path: Path) -> None:
             path.write_bytes(whole[:length])
             with pytest.raises((SubjectError, UnsafeArtefactError)):
                 read_weights(path)
+
+
+def test_sparse_tensors_are_named(tmp_path: Path) -> None:
+    sparse = {"net": {name: tensor.to_sparse() for name, tensor in STATE.items()}, "epoch": torch.ones(1)}
+    with pytest.raises(SubjectError, match=r"got 2 in a sparse layout: .*weight.* Save them with \.to_dense\(\)"):
+        read_weights(saved(tmp_path, sparse))
+
+
+def test_a_partial_of_a_plain_class_is_code_and_one_of_a_command_is_not(tmp_path: Path) -> None:
+    """As Lightning saves hyperparameters that Hydra instantiates in part."""
+    plain = saved(tmp_path, {"state_dict": STATE, "optimizer": functools.partial(torch.optim.SGD, lr=0.1)})
+    with pytest.raises(UnsafeArtefactError, match="--allow-pickle"):
+        read_weights(plain)
+    read = read_weights(plain, allow_pickle=True)
+    assert torch.equal(read.content["state_dict"]["weight"], STATE["weight"])  # type: ignore[index]
+    hostile = saved(tmp_path, {"state_dict": STATE, "optimizer": functools.partial(os.system, "true")})
+    with pytest.raises(UnsafeArtefactError, match="No flag lifts this"):
+        read_weights(hostile, allow_pickle=True)
+
+
+def test_parts_of_sharded_checkpoints_are_told(tmp_path: Path) -> None:
+    (tmp_path / "__0_0.distcp").write_bytes(saved(tmp_path, STATE).read_bytes() * 2)
+    with pytest.raises(SubjectError, match=r"torch\.distributed\..*dcp_to_torch"):
+        read_weights(tmp_path / "__0_0.distcp")
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text('{"weight_map": {"weight": "model-00001-of-00002.safetensors"}}')
+    with pytest.raises(SubjectError, match="index of weights in several files"):
+        read_weights(index)
