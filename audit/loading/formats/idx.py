@@ -21,6 +21,8 @@ from audit.loading.formats.rows import ByteStream, Rows
 from audit.loading.sources import Dataset, Problems, assemble, existing, listed, split_query
 
 PREFIX = {"test": "t10k", "train": "train"}
+BELOW, BELOW_FASHION = ("raw", "MNIST/raw", "KMNIST/raw"), ("raw", "FashionMNIST/raw")
+"""Where torchvision puts the files below its root."""
 MAGIC_UINT8 = b"\x00\x00\x08"
 GZIP_MAGIC = b"\x1f\x8b"
 FASHION = (
@@ -49,7 +51,7 @@ def open_mnist(location: str) -> Dataset:
         UsageError: for an option other than `split`, or one beside a file.
         DataError: when a file of the pair is missing, truncated or not in idx format.
     """
-    return _open(*_read_pair(location), Problems())
+    return _open(*_read_pair(location, BELOW), Problems())
 
 
 def open_fashion_mnist(location: str) -> Dataset:
@@ -62,7 +64,7 @@ def open_fashion_mnist(location: str) -> Dataset:
         UsageError: for an option other than `split`, or one beside a file.
         DataError: as of `open_mnist`, and for images of another size or labels of 10 or more.
     """
-    rows, labels = _read_pair(location)
+    rows, labels = _read_pair(location, BELOW_FASHION)
     problems = Problems()
     if rows.shape[1:] != FASHION_SHAPE:
         size = "x".join(map(str, rows.shape[1:]))
@@ -77,10 +79,12 @@ def open_fashion_mnist(location: str) -> Dataset:
     return replace(dataset, notes=(*dataset.notes, note))
 
 
-def _read_pair(location: str) -> tuple[Rows, Rows]:
-    """Images and labels."""
+def _read_pair(location: str, below: Sequence[str]) -> tuple[Rows, Rows]:
+    """Images and labels, of a folder or of one below it."""
     place, options = split_query(location, {"split": tuple(PREFIX)})
     path = existing(place, "a folder with idx files")
+    if not recognises(path):
+        path = next((path / name for name in below if recognises(path / name)), path)
     if path.is_file() and options:
         raise UsageError(f"Expected ?split= after a folder, got it after the file {path.name}. Leave it out.")
     images_file = path if path.is_file() else _images_file(path, PREFIX[options.get("split", "test")])

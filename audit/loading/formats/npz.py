@@ -1,9 +1,10 @@
-"""`npz:FILE.npz[?layout=NCHW|NHWC]` and `npz:IMAGES.npy,LABELS.npy`: arrays of numpy, never unpickled."""
+"""`npz:FILE.npz[?split=test][?layout=NCHW|NHWC]` and `npz:IMAGES.npy,LABELS.npy`: arrays of numpy, never unpickled."""
 
 from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -16,7 +17,9 @@ from audit.loading.formats.labels import checked_labels
 from audit.loading.formats.rows import Rows
 from audit.loading.sources import Dataset, Problems, assemble, existing, listed, split_query
 
-KEY_PAIRS = (("x", "y"), ("images", "labels"), ("X", "y"), ("data", "target"))
+KEY_PAIRS = (("x", "y"), ("images", "labels"), ("X", "y"), ("X", "Y"), ("data", "target"), ("arr_0", "arr_1"))
+SPLITS = ("test", "train", "val")
+"""Of an archive that holds several, as Keras (`x_test`) and MedMNIST (`test_images`) write them."""
 HEADER_READERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 Header = tuple[tuple[int, ...], bool, np.dtype[Any]]
@@ -35,12 +38,15 @@ def open_npz(location: str) -> Dataset:
     members of an archive from a temporary copy.
 
     Raises:
-        UsageError: for an option other than `layout`.
+        UsageError: for an option other than `layout` and `split`.
         DataError: when arrays are missing, truncated, of another shape or range, or labels are no class indices.
         UnsafeArtefactError: for arrays of Python objects, which only unpickling could read.
     """
-    place, options = split_query(location, {"layout": ("NCHW", "NHWC")})
-    rows, labels = _open_pair(place) if _is_pair(place) else _open_archive(existing(place, "an .npz file"))
+    place, options = split_query(location, {"layout": ("NCHW", "NHWC"), "split": SPLITS})
+    if _is_pair(place):
+        rows, labels = _open_pair(place)
+    else:
+        rows, labels = _open_archive(existing(place, "an .npz file"), options.get("split"))
     layout = sniff_layout(rows.shape, rows.name, cast("Layout | None", options.get("layout")))
     problems = Problems()
     checked = checked_labels(labels.whole(), labels.name, problems)
@@ -67,7 +73,7 @@ def _open_pair(place: str) -> tuple[Rows, Rows]:
     return images, labels
 
 
-def _open_archive(path: Path) -> tuple[Rows, Rows]:
+def _open_archive(path: Path, split: str | None) -> tuple[Rows, Rows]:
     if path.suffix.lower() == ".npy":
         raise DataError(
             f"Expected images and labels, got one array file {path.name}. Write npz:{path.name},LABELS.npy."
@@ -75,10 +81,11 @@ def _open_archive(path: Path) -> tuple[Rows, Rows]:
     try:
         with zipfile.ZipFile(path) as archive:
             keys = [name.removesuffix(".npy") for name in archive.namelist()]
-            pairs = [pair for pair in KEY_PAIRS if set(pair) <= set(keys)]
+            wanted = _pairs(split, keys)
+            pairs = [pair for pair in wanted if set(pair) <= set(keys)]
             if len(pairs) != 1:
                 raise DataError(
-                    f"Expected one pair of arrays named {' or '.join(map('/'.join, KEY_PAIRS))} in {path.name}, "
+                    f"Expected one pair of arrays named {' or '.join(map('/'.join, wanted))} in {path.name}, "
                     f"got {listed(keys)}. Save it by numpy.savez(FILE, x=images, y=labels)."
                 )
             images, labels = (_member(archive, key, path.name) for key in pairs[0])
@@ -88,6 +95,15 @@ def _open_archive(path: Path) -> tuple[Rows, Rows]:
             f"Expected a whole .npz archive, got {path.name}, which cannot be read ({error}). "
             "Download or write it again."
         ) from error
+
+
+def _pairs(split: str | None, keys: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """The names of a pair; without a split those of none, or where these are absent of the test split."""
+    if split is None and any({*pair} <= {*keys} for pair in KEY_PAIRS):
+        return KEY_PAIRS
+    name = split or SPLITS[0]
+    of_split = ((f"x_{name}", f"y_{name}"), (f"{name}_images", f"{name}_labels"))
+    return of_split if split else (*KEY_PAIRS, *of_split)
 
 
 def _member(archive: zipfile.ZipFile, key: str, origin: str) -> Rows:

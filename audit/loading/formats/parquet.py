@@ -98,7 +98,7 @@ def _table_files(place: Path, options: dict[str, str]) -> list[Path]:
     """The files to read; a folder's must be of one split, told by the letters that their names begin with."""
     if place.is_file():
         return [place]
-    files = sorted(path for path in place.glob("*.parquet") if path.is_file())
+    files = sorted(path for folder in (place, place / "data") for path in folder.glob("*.parquet") if path.is_file())
     if not files:
         raise DataError(f"Expected parquet files in {str(place)!r}, got none. Name the folder that holds them.")
     splits = Counter(_split_name(file) for file in files)

@@ -41,6 +41,17 @@ def test_mnist_folder_and_file(zipped: bool, tmp_path: Path) -> None:
         open_dataset(f"mnist:{file}?split=train")
 
 
+def test_the_root_that_torchvision_is_given(tmp_path: Path) -> None:
+    for name, images in (("MNIST", GREY), ("FashionMNIST", np.repeat(GREY, 6, 0)[:28, :1].repeat(28, 1).repeat(4, 2))):
+        raw = tmp_path / name / "raw"
+        raw.mkdir(parents=True)
+        _idx(raw / "t10k-images-idx3-ubyte", images, zipped=False)
+        _idx(raw / "t10k-labels-idx1-ubyte", np.resize(LABELS, len(images)).astype(np.uint8), zipped=False)
+    for place in (tmp_path, tmp_path / "MNIST"):
+        np.testing.assert_array_equal(_pixels(f"mnist:{place}", channels=1), GREY[:, None])
+    assert open_dataset(f"fashion-mnist:{tmp_path}").native_shape == (1, 28, 28)
+
+
 def test_mnist_refusals(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"Expected t10k-images-idx3-ubyte or the same with \.gz .*got an empty folder"):
         open_dataset(f"mnist:{tmp_path}")

@@ -9,6 +9,7 @@ import pytest
 
 from audit.errors import DataError, UsageError
 from audit.loading.datasets import fit, open_dataset
+from audit.loading.formats.npz import KEY_PAIRS
 from audit.loading.preprocess import Geometry
 
 RNG = np.random.default_rng(0)
@@ -30,11 +31,20 @@ def _pixels(spec: str, channels: int = 3) -> npt.NDArray[np.generic]:
 # ---------------------------------------------------------------------------------------------- reading
 
 
-@pytest.mark.parametrize("keys", [("x", "y"), ("images", "labels"), ("X", "y"), ("data", "target")])
+@pytest.mark.parametrize("keys", [*KEY_PAIRS, ("x_test", "y_test"), ("test_images", "test_labels")])
 def test_npz_keys(keys: tuple[str, str], tmp_path: Path) -> None:
     dataset = open_dataset(_save(tmp_path, **{keys[0]: COLOUR, keys[1]: LABELS}))
     assert dataset.native_shape == (3, 5, 7)
     assert dataset.labels.tolist() == LABELS.tolist()
+
+
+def test_npz_of_several_splits(tmp_path: Path) -> None:
+    train = {"train_images": 255 - COLOUR, "train_labels": LABELS[::-1]}
+    spec = _save(tmp_path, test_images=COLOUR, test_labels=LABELS, **train)
+    for query, labels in (("", LABELS), ("?split=test", LABELS), ("?split=train", LABELS[::-1])):
+        assert open_dataset(spec + query).labels.tolist() == labels.tolist()
+    with pytest.raises(DataError, match=r"x_val/y_val or val_images/val_labels in set\.npz, got test_images"):
+        open_dataset(f"{spec}?split=val")
 
 
 @pytest.mark.parametrize("compressed", [False, True])

@@ -68,6 +68,9 @@ def test_folder_of_one_split(tmp_path: Path) -> None:
     ):
         open_dataset(f"parquet:{tmp_path}")
     assert open_dataset(f"parquet:{tmp_path}?split=test").digest == dataset.digest
+    (tmp_path / "repository").mkdir()
+    (tmp_path / "repository" / "data").symlink_to(tmp_path)
+    assert open_dataset(f"parquet:{tmp_path / 'repository'}?split=test").digest == dataset.digest
     with pytest.raises(DataError, match=r"got none of 'val'\. Append \?split= with one of test, train"):
         open_dataset(f"parquet:{tmp_path}?split=val")
     with pytest.raises(UsageError, match=r"Expected split after '\?', got 'part'"):
