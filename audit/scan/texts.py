@@ -136,10 +136,11 @@ def _check_index(part: Part, shards: Any, exam: Examination) -> None:
 def _check_yaml(part: Part, exam: Examination) -> None:
     """Tags of Python objects, wherever they are in a text."""
     tags, most = YamlTags(), exam.limits.searched_bytes
+    is_yaml = PurePath(part.name).suffix.lower() in _YAML_SUFFIXES
     for at in range(0, min(part.size, most), _STRETCH_BYTES):
         exam.check_time()
         stretch = part.read(at, _STRETCH_BYTES + _OVERLAP_BYTES)
-        target = _TARGET.search(stretch)
+        target = _TARGET.search(stretch) if is_yaml else None
         if target:
             exam.code(
                 part.where,

@@ -236,3 +236,42 @@ def test_a_whole_module_is_code_and_nothing_worse(tmp_path):
     report = scan_file(tmp_path / "model.pt")
     assert report.worst == "code"
     assert any("torch.nn.modules.conv.Conv2d" in finding.text for finding in report.findings)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("notes.txt", "x^2 + y^2 = z^2, as everybody knows.\n" * 3),
+        ("short.txt", "x^2"),
+        ("roman.txt", "I am a text,\nand so am I.\n"),
+        ("number.txt", "I5\nI6\nI7\n"),
+        ("labels.txt", "cat\ndog\nbee\n"),
+        ("page.html", "<!DOCTYPE html><html><body>!important: yes</body></html>"),
+        ("config.yaml", "%YAML 1.2\n---\ntarget: cat\nname: !!str 5\n"),
+        ("README.md", "```yaml\n_target_: mypackage.Model\n```\nHydra calls what this names.\n"),
+        ("layers.json", '{"layers": [{"class_name": "Dense", "config": {}, "module": "keras.layers"}]}'),
+    ],
+)
+def test_texts_that_look_like_something_else(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    quiet(tmp_path / name)
+
+
+@pytest.mark.parametrize("value", [0x4E, 0x30, 0x28, 0x29, 0x5D, 0x7D, 0x88, 0x89, 0x8F, 0x32])
+def test_images_of_one_grey_that_is_an_opcode(tmp_path, value):
+    """Such opcodes name nothing; behind them the pixels of an ordinary image follow."""
+    pixels = torch.full((3_000_000,), value, dtype=torch.uint8)
+    torch.save({"image": pixels}, tmp_path / "one.pt")
+    quiet(tmp_path / "one.pt")
+    pixels[20_000:] = torch.randint(0, 256, (2_980_000,), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    torch.save({"image": pixels}, tmp_path / "then_noise.pt")
+    assert scan_file(tmp_path / "then_noise.pt").worst in (None, "note")
+
+
+@pytest.mark.parametrize(
+    "descr", ["<f4", "|u1", "|b1", "<M8[ns]", "<c16", "<U5", "|V2", "float32", [("a", "<f4"), ("b", "<i8", (2,))]]
+)
+def test_array_types_as_numpy_writes_them(tmp_path, descr):
+    array = np.zeros(3, dtype=np.dtype(descr))
+    np.save(tmp_path / "array.npy", array)
+    quiet(tmp_path / "array.npy")

@@ -18,11 +18,16 @@ RUNS = {
     "custom_pipelines": ({"custom_pipelines": {"x": {"impl": "p.Pipe"}}}, "json-runs-code"),
     "trust_remote_code": ({"trust_remote_code": True}, "json-trusts-code"),
     "jsonpickle": ({"py/object": "mymodule.Model"}, "json-runs-code"),
+    "jsonpickle's types": ({"py/type": "mymodule.Model"}, "json-runs-code"),
+    "peft": ({"auto_mapping": {"base_model_class": "Model", "parent_library": "mymodule"}}, "json-runs-code"),
+    "keras": ({"class_name": "Lambda", "config": {}}, "keras-lambda"),
     "hydra": ({"model": {"_target_": "mymodule.Model"}}, "json-runs-code"),
     "skops": ({"__class__": "Model", "__module__": "mymodule"}, "json-names-class"),
 }
 DANGERS = {
     "jsonpickle": ({"py/reduce": [{"py/function": "os.system"}]}, "json-runs-code"),
+    "jsonpickle's text": ({"py/repr": "os/os.system('true')"}, "json-runs-code"),
+    "keras": ({"class_name": "system", "module": "os", "config": {}}, "keras-dangerous-class"),
     "skops": ({"__class__": "system", "__module__": "posix"}, "json-names-class"),
     "a shard above": ({"weight_map": {"a": "../other.safetensors"}}, "index-outside"),
     "an absolute shard": ({"weight_map": {"a": "/etc/passwd"}}, "index-outside"),
@@ -226,3 +231,8 @@ def test_json_that_does_not_look_like_it(tmp_path, content):
 def test_texts_with_signs_that_are_not_seen(tmp_path, name, content):
     report = scanned(tmp_path, content.encode(), name)
     assert (report.findings, report.examined) == ((), True)
+
+
+def test_what_hydra_would_call_is_code_in_yaml(tmp_path):
+    report = scanned(tmp_path, b"model:\n  _target_: mymodule.Model\n", "config.yaml")
+    assert codes(report, "code") == {"yaml-target"}
