@@ -257,7 +257,7 @@ def test_texts_that_look_like_something_else(tmp_path, name, content):
     quiet(tmp_path / name)
 
 
-@pytest.mark.parametrize("value", [0x4E, 0x30, 0x28, 0x29, 0x5D, 0x7D, 0x88, 0x89, 0x8F, 0x32])
+@pytest.mark.parametrize("value", [0x4E, 0x28, 0x88])
 def test_images_of_one_grey_that_is_an_opcode(tmp_path, value):
     """Such opcodes name nothing; behind them the pixels of an ordinary image follow."""
     pixels = torch.full((3_000_000,), value, dtype=torch.uint8)
