@@ -7,6 +7,7 @@ the two differ, every label of a data set is wrong, and no number shows it.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -37,11 +38,14 @@ def match_labels(dataset: Dataset, names: Sequence[str], num_classes: int) -> Ma
     if not ours or tuple(ours) == tuple(names):
         return dataset, ()
     places = _places(ours, names)
+    if _ambiguous(ours, names):
+        return dataset, _by_order(dataset, names, num_classes, "a name stands for several classes")
     if len(places) < len(ours):
         if not names or _say_nothing(names) or _say_nothing(ours):
-            return dataset, _of_another_number(dataset, num_classes)
+            return dataset, _of_another_number(dataset, num_classes) or _numbers_as_letters(dataset)
         if not places:
-            return dataset, _by_order(dataset, names, num_classes)
+            why = f"no class name is one of the model's ({ours[0]!r}, {names[0]!r})"
+            return dataset, _by_order(dataset, names, num_classes, why)
         foreign = [name for name in ours if name not in places]
         raise DataError(
             f"Expected class names of the model in {dataset.spec!r}, got {listed(foreign)}, which it does not have, "
@@ -98,12 +102,29 @@ def _of_another_number(dataset: Dataset, num_classes: int) -> tuple[Diagnostic, 
     return (Diagnostic(code="class_count", text=text),)
 
 
-def _by_order(dataset: Dataset, names: Sequence[str], num_classes: int) -> tuple[Diagnostic, ...]:
-    n = len(dataset.class_names)
+def _numbers_as_letters(dataset: Dataset) -> tuple[Diagnostic, ...]:
+    """Folders named 0, 1, 10, 2: as torchvision sorts them, and as people seldom mean them."""
+    names = dataset.class_names
+    numbers = [int(name) for name in names if name.isdecimal()]
+    if len(numbers) < len(names) or numbers == sorted(numbers):
+        return ()
+    place = next(place for place, number in enumerate(numbers) if number != sorted(numbers)[place])
     text = (
-        f"no class name of {dataset.spec} is one of the model's ({dataset.class_names[0]!r}, {names[0]!r}): labels are "
-        "taken by their order, which nothing confirms"
+        f"the classes of {dataset.spec} are numbers in the order of letters: {names[place]!r} is class {place}. Unless "
+        "the model was trained in that order, as torchvision's ImageFolder gives it, labels are wrong"
     )
+    return (Diagnostic(code="class_names", text=text),)
+
+
+def _ambiguous(ours: Sequence[str], theirs: Sequence[str]) -> bool:
+    """Whether a name of the data is there twice, on either side."""
+    twice = {name for name, count in Counter(theirs).items() if count > 1}
+    return bool(theirs) and (len(set(ours)) < len(ours) or not twice.isdisjoint(ours))
+
+
+def _by_order(dataset: Dataset, names: Sequence[str], num_classes: int, why: str) -> tuple[Diagnostic, ...]:
+    n = len(dataset.class_names)
+    text = f"{dataset.spec}: {why}. Labels are taken by their order, which nothing confirms"
     if n != num_classes:
         text += f", and there are {n} of them for {num_classes} outputs"
     return (Diagnostic(code="class_names", text=text),)

@@ -128,11 +128,7 @@ def assemble(
     Raises:
         DataError: when it is empty, when images and labels differ in number, or a label has no class name.
     """
-    if len(images) != len(labels):
-        raise DataError(
-            f"Expected as many labels as images, got {counted(len(images), 'image')} and "
-            f"{counted(len(labels), 'label')}. Check that both files belong together."
-        )
+    check_same_number(len(images), len(labels))
     if len(images) == 0:
         raise DataError("Expected at least one image, got a data set with zero samples. Choose another file or split.")
     if class_names and int(labels.max()) >= len(class_names):
@@ -141,6 +137,19 @@ def assemble(
             "Correct the labels or the list of names."
         )
     return Dataset("", images, labels, tuple(ids), tuple(class_names), _digest(ids, labels), native_shape, tuple(notes))
+
+
+def check_same_number(n_images: int, n_labels: int) -> None:
+    """Goes on when images and labels could belong together.
+
+    Raises:
+        DataError: when they differ in number.
+    """
+    if n_images != n_labels:
+        raise DataError(
+            f"Expected as many labels as images, got {counted(n_images, 'image')} and "
+            f"{counted(n_labels, 'label')}. Check that both files belong together."
+        )
 
 
 def relabelled(dataset: Dataset, labels: IntArray, class_names: tuple[str, ...]) -> Dataset:

@@ -70,9 +70,15 @@ _STARTS: tuple[tuple[Kind, tuple[bytes, ...]], ...] = (
                    b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe", b"!<arch>\n", b"\x00asm")),
     (Kind.SCRIPT, (b"#!",)),
 )  # fmt: skip
+_BMP_HEADERS = tuple(size.to_bytes(4, "little") for size in (12, 40, 52, 56, 64, 108, 124))
 _ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
 _JSON_START = re.compile(rb"(\xef\xbb\xbf)?\s*(\{\s*[\"}]|\[\s*([\"{\[\]\d-]|true|false|null|NaN|Infinity))")
-PYTHON_LINE = re.compile(rb"^(import \w|from [\w.]+ import |def \w+\(|class \w+[(:]|@\w)", re.MULTILINE)
+PYTHON_LINE = re.compile(
+    rb"^(import [\w.]+( as \w+)?( *, *[\w.]+( as \w+)?)*[ \t]*;?(#.*)?\r?$|from [\w.]+ import [\w*(]"
+    rb"|def \w+\(.*\).*:[ \t]*(#.*)?\r?$|class \w+(\(.*\))?:[ \t]*(#.*)?\r?$)",
+    re.MULTILINE,
+)
+"""A whole line as programs have it, and prose has not."""
 
 
 def kind_of_head(head: bytes) -> Kind:
@@ -94,7 +100,9 @@ def kind_of_head(head: bytes) -> Kind:
         (Kind.SAFETENSORS, is_safetensors),
         (Kind.PICKLE, lambda b: len(b) > 1 and b[0] == 0x80 and 2 <= b[1] <= pickle.HIGHEST_PROTOCOL),
         (Kind.HTML, lambda b: b.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml"))),
-        (Kind.BYTECODE, lambda b: b[2:4] == b"\r\n" and b[16:17] in (b"\xe3", b"c")),
+        (Kind.BYTECODE, lambda b: b[2:4] == b"\r\n" and b[16:17] in (b"\xe3", b"c") and not is_text(b)),
+        (Kind.IMAGE, lambda b: b[:4] == b"RIFF" and b[8:12] == b"WEBP"),
+        (Kind.IMAGE, lambda b: b[:2] == b"BM" and b[6:10] == bytes(4) and b[14:18] in _BMP_HEADERS),
         (Kind.TFLITE, lambda b: b[4:8] == b"TFL3"),
         (Kind.NATIVE, _is_windows_program),
         (Kind.ONNX, _ONNX_START.match),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
+from _compat_pickle import IMPORT_MAPPING
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +22,13 @@ OPCODES_OF_A_LONG_GUESS = 2_000_000
 LARGEST_SEARCH = 1 << 30
 _NAMING = re.compile(rb"[\x82-\x84\x93\n]")
 """Opcodes that take a global from the stack or from the registry, and the end of a line, of which naming takes two."""
+_LIBRARIES = frozenset((
+    "__main__", "torch", "torchvision", "timm", "transformers", "numpy", "scipy", "sklearn", "joblib", "pandas",
+    "keras", "tensorflow", "jax", "onnx", "onnxruntime", "safetensors", "PIL", "cv2", "lightning", "pytorch_lightning",
+    "fastai", "ultralytics", "yaml", "requests", "pip", "setuptools", "pkg_resources",
+))  # fmt: skip
+_ACT_ON_IMPORT = frozenset(("antigravity", "this", "idlelib.idle"))
+"""Python's own modules that do something as soon as they are imported."""
 _MODULE = re.compile(r"[A-Za-z_][\w.\-]*")
 
 
@@ -72,6 +81,12 @@ def _could_name(part: Part, at: int) -> bool:
     return any(_NAMING.search(part.read(begin, CHUNK_BYTES)) for begin in chunks)
 
 
+def _is_known(module: str) -> bool:
+    """Whether a module is Python's own, of either version, or of a library that reads checkpoints."""
+    root = module.partition(".")[0]
+    return root in sys.stdlib_module_names or root in _LIBRARIES or module in IMPORT_MAPPING
+
+
 class _Ignores:
     """Watches nothing; what is watched is overridden."""
 
@@ -103,9 +118,20 @@ class _Guess(_Ignores):
         if not _MODULE.fullmatch(what.module):  # some modules answer to any name
             raise Broken("names nothing that could exist")
         self.named_something = True
+        self.called_something = self.called_something or what.module in _ACT_ON_IMPORT
 
     def called(self, callee: Any, arguments: Any, how: str) -> None:
         self.called_something = self.called_something or isinstance(callee, Global)
+
+    def built(self, what: Any, state: Any) -> None:
+        self._changed(what)
+
+    def filled(self, what: Any, how: str) -> None:
+        self._changed(what)
+
+    def _changed(self, what: Any) -> None:
+        """What is changed of a module that is there is changed at once; any two words make a module that is not."""
+        self.called_something = self.called_something or (isinstance(what, Global) and _is_known(what.module))
 
 
 class Names(_Ignores):

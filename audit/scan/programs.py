@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import PurePath
 
 from audit.scan.examination import Examination
@@ -15,7 +16,8 @@ MODEL_SUFFIXES = frozenset(_MODEL_SUFFIXES_TEXT.split())
 _DATA_SUFFIXES = MODEL_SUFFIXES | frozenset(
     (".json", ".txt", ".md", ".csv", ".parquet", ".png", ".jpg", ".jpeg", ".gif")
 )
-_NATIVE_SUFFIXES_TEXT = ".so .dll .dylib .pyd .exe .o .a .wasm .lib .node .cubin"
+_NATIVE_SUFFIXES_TEXT = ".so .dll .dylib .pyd .exe .o .a .wasm .lib .node .cubin .class"
+_VERSIONED = re.compile(r"\.so(\.\d+)+$")
 _NATIVE_SUFFIXES = frozenset(_NATIVE_SUFFIXES_TEXT.split())
 _PROGRAM_SUFFIXES_TEXT = ".py .pyw .sh .bash .zsh .bat .cmd .ps1 .vbs .js .mjs .pl .rb .lua"
 PROGRAM_SUFFIXES = frozenset(_PROGRAM_SUFFIXES_TEXT.split())
@@ -26,7 +28,7 @@ def check_native(part: Part, exam: Examination) -> None:
     """Native code is a danger, unless its name says so: then it is code that something else would have to load."""
     exam.saw("program")
     suffixes = PurePath(part.name).suffixes
-    if _NATIVE_SUFFIXES & set(suffixes[-2:]):
+    if _NATIVE_SUFFIXES & set(suffixes[-2:]) or _VERSIONED.search(part.name):
         exam.code(part.where, "native-code", "is native code")
     else:
         exam.danger(part.where, "native-code-disguised", "is native code under a name that does not say so")

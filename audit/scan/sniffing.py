@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from audit.scan.compressed import is_compressed
 from audit.scan.kinds import HEAD_BYTES, PYTHON_LINE, Kind, kind_of_head, kind_of_members
@@ -17,6 +17,8 @@ MOST_MEMBERS = 50_000
 """Whose names are looked at."""
 _SPACE = b"\xef\xbb\xbf \t\r\n"
 """White space, and the mark with which some editors begin a text."""
+_PROSE = frozenset((".md", ".txt", ".rst", ".csv", ".tsv", ".tex", ".bib", ".html", ".log", ".css", ".arff"))
+"""Names of texts that nothing runs, and that may quote a program."""
 _CHUNK_BYTES = 1 << 18
 _WEAK = (Kind.TEXT, Kind.UNKNOWN, Kind.JSON, Kind.HTML, Kind.IMAGE, Kind.GGUF, Kind.TFLITE, Kind.ONNX, Kind.EMPTY)
 
@@ -57,7 +59,10 @@ def _by_content(part: Part, kind: Kind) -> Kind:
     if kind is not Kind.TEXT:
         return kind
     head = _behind_space(part)
-    return Kind.JSON if kind_of_head(head) is Kind.JSON else Kind.PYTHON if PYTHON_LINE.search(head) else kind
+    if kind_of_head(head) is Kind.JSON:
+        return Kind.JSON
+    prose = PurePath(part.name).suffix.lower() in _PROSE
+    return Kind.PYTHON if PYTHON_LINE.search(head) and not prose else kind
 
 
 def _behind_space(part: Part) -> bytes:

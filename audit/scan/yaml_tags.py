@@ -20,7 +20,7 @@ _LETTER = rb"[-\w;/?:@&=+$,.!~*'()\[\]%#]"
 _HANDLE = rb"(!(?:[\w-]*!)?)"
 _TAG = re.compile(rb"!<(%b{1,%d})|%b(%b{0,%d})" % (_LETTER, LONGEST_TAG, _HANDLE, _LETTER, LONGEST_TAG))
 _DIRECTIVE = re.compile(rb"%%TAG[ \t]+%b[ \t]+(%b{1,%d})" % (_HANDLE, _LETTER, LONGEST_TAG))
-_DRAWN_OUT = re.compile(rb"%TAG[ \t][^\r\n]{1000}|![-\w]{1000}")
+_DRAWN_OUT = re.compile(rb"^%TAG[ \t][^\r\n]{1000}|(?:^|[\s\[{,:])![-\w]{1000}", re.MULTILINE)
 """Longer than anyone writes a directive or a handle: parts of it may lie in different stretches."""
 
 

@@ -52,6 +52,23 @@ def _pickles(corpus: Corpus) -> None:
             f"disguise-{name}", ".pkl", lambda site, start=start: start + plain(site), f"{why}, then a call",
             commands=WORDS, executes=reader,
         )  # fmt: skip
+    change = b"cos\npath\n}S'__setstate__'\ncos\nsystem\nsb"
+    for name, start in (("build", b""), ("build-picture", b"GIF89a   0"), ("build-second", pickle.dumps({"a": 1}, 4))):
+        corpus.add(
+            f"disguise-{name}", ".pkl",
+            lambda site, start=start: start + change + b"S" + repr(site.shell).encode() + b"\nb end\n",
+            "a function of Python's made the one that sets a state, without a single call", commands=WORDS,
+            executes="pickles" if name == "build-second" else "pickle",
+        )  # fmt: skip
+    for name, content in (
+        ("append", b"csys\npath\nS'/tmp/elsewhere'\na end\n"), ("item", b"cos\nenviron\nS'LD_PRELOAD'\nS'x.so'\ns end\n"),
+    ):  # fmt: skip
+        corpus.add(
+            f"disguise-{name}", ".pkl", content, "something of Python's is filled, and then no pickle", commands=WORDS
+        )
+    corpus.add(
+        "disguise-import", ".pkl", b"cantigravity\nfly\n end\n", "a module that acts as it is imported", commands=WORDS,
+    )  # fmt: skip
     corpus.add(
         "disguise-pile", ".pkl", lambda site: b"N" * 1_600_000 + plain(site),
         "1.6 million things on the stack, then a call", commands=WORDS, executes="pickle", codes=NOT_FOLLOWED,

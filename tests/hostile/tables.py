@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import os
 import struct
 import zipfile
@@ -10,8 +11,10 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 
 from tests.hostile.containers import tar_file, torch_zip, zip_file
 from tests.hostile.oddities import link
@@ -33,6 +36,52 @@ def add_tables(corpus: Corpus) -> None:
     _batches(corpus)
     _shards(corpus)
     _digits(corpus)
+    _growing(corpus)
+
+
+def _growing(corpus: Corpus) -> None:
+    """Small files whose rows, labels or pixels are without measure."""
+
+    def table(site: Site, value: bytes | None, n: int) -> bytes:
+        column = (
+            pa.nulls(n, pa.binary())
+            if value is None
+            else pa.DictionaryArray.from_arrays(pa.array(np.zeros(n, np.int32)), pa.array([value]))
+        )
+        stream = io.BytesIO()
+        content = pa.table({"image": column, "label": np.zeros(n, np.int8)})
+        pq.write_table(content, stream, compression="zstd", store_schema=False, dictionary_pagesize_limit=1 << 30)
+        return stream.getvalue()
+
+    for name, value, n in (
+        ("same", bytes(1 << 20), 20_000),
+        ("large", bytes(20 << 20), 2_000),
+        ("none", None, 20_000_000),
+    ):
+        corpus.add(
+            f"parquet-{name}-rows", ".parquet", lambda site, value=value, n=n: table(site, value, n),
+            f"{n:,} rows out of next to nothing", kind="data", commands=("scan", "parquet"), expect="plain",
+            codes={"parquet": (2, 4)},
+        )  # fmt: skip
+    arrays = {
+        "one-row": (npy(bytes(17_000 * 17_000), shape="(1, 17000, 17000)"), npy(bytes(8), descr="'<i8'", shape="(1,)")),
+        "many-rows": (npy(bytes(20_000_000), shape="(20000000, 1, 1)"), npy(bytes(20_000_000), shape="(20000000,)")),
+        "many-labels": (npy(bytes(1), shape="(1, 1, 1)"), npy(bytes(250_000_000), shape="(250000000,)")),
+    }
+    for name, (images, labels) in arrays.items():
+        members = [("x.npy", images), ("y.npy", labels)]
+        corpus.add(
+            f"npz-{name}", ".npz", lambda site, members=members: zip_file(members, zipfile.ZIP_DEFLATED),
+            "an array of a size that takes hours or gigabytes", kind="data", commands=("npz",), expect="plain",
+            codes={"npz": (0, 2, 4)},
+        )  # fmt: skip
+    site = corpus.site("csv-long-name")
+    Image.new("L", (8, 8)).save(site.plant(".png", b""))
+    lines = [f"planted/csv_long_name.png,{'a' * 131_000}", *["planted/csv_long_name.png,b"] * 100_000]
+    corpus.add(
+        site.name, ".csv", "\n".join(["path,label", *lines]).encode(), "one long name among many labels", kind="data",
+        commands=("csv",), expect="plain",
+    )  # fmt: skip
 
 
 def npy(

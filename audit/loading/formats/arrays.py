@@ -15,6 +15,7 @@ from audit.loading.sources import Problems, RawImage, Shape, content_id, listed
 
 Layout = Literal["NHW", "NHWC", "NCHW"]
 IMAGE_CHANNELS = frozenset({1, 3})
+VALUES_AT_ONCE = 1 << 20
 EIGHT_BIT_TOLERANCE = 1e-6
 """A float pixel this near to k/255 is taken for it."""
 
@@ -38,7 +39,10 @@ class ArrayImages:
         pixels = _channels_last(self._rows.row(index), self._layout)
         if self._scale is None:
             return np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32)
-        eight_bit = np.rint(pixels.astype(np.float64) * self._scale).clip(0, 255).astype(np.uint8)
+        if pixels.dtype == np.uint8:
+            eight_bit = np.ascontiguousarray(pixels)
+        else:
+            eight_bit = np.rint(pixels.astype(np.float64) * self._scale).clip(0, 255).astype(np.uint8)
         return Image.fromarray(eight_bit[:, :, 0] if eight_bit.shape[2] == 1 else eight_bit)
 
 
@@ -67,12 +71,12 @@ def inspect_rows(rows: Rows, problems: Problems) -> ArrayInspection:
     for index in range(len(rows)):
         content = rows.content(index)
         ids.append(content_id(content, kind))
-        values = np.frombuffer(content, dtype=rows.dtype).astype(np.float64)
+        values = np.frombuffer(content, dtype=rows.dtype)
         if not np.isfinite(values).all():
             not_finite.append(index)
             continue
         low, high = min(low, float(values.min())), max(high, float(values.max()))
-        exact = exact and _is_eight_bit(values)
+        exact = exact and (rows.dtype.kind != "f" or _is_eight_bit(values))
     if not_finite:
         problems.add(f"Expected finite pixels, got NaN or Inf in {rows.name}, rows {listed(not_finite)}. Remove them.")
     if rows.dtype.kind in "iu":
@@ -81,8 +85,13 @@ def inspect_rows(rows: Rows, problems: Problems) -> ArrayInspection:
     return ArrayInspection(tuple(ids), 255.0 if exact else None, ())
 
 
-def _is_eight_bit(values: npt.NDArray[np.float64]) -> bool:
-    return bool((np.abs(values - np.rint(values * 255) / 255) <= EIGHT_BIT_TOLERANCE).all())
+def _is_eight_bit(values: npt.NDArray[Any]) -> bool:
+    """Looked at in stretches, as float64 takes eight times the room of the smallest types."""
+    for start in range(0, len(values), VALUES_AT_ONCE):
+        some = values[start : start + VALUES_AT_ONCE].astype(np.float64)
+        if not (np.abs(some - np.rint(some * 255) / 255) <= EIGHT_BIT_TOLERANCE).all():
+            return False
+    return True
 
 
 def _check_float_range(low: float, high: float, slack: float, name: str, problems: Problems) -> None:

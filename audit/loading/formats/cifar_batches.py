@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from audit.api import IntArray
+from audit.errors import DataError
 from audit.loading.formats.array_pickle import read_array_pickle
 from audit.loading.formats.labels import checked_labels
 from audit.loading.formats.rows import Rows
@@ -20,6 +21,8 @@ from audit.loading.sources import Problems, Shape, listed, shown
 SHAPE: Shape = (3, 32, 32)
 PIXELS = math.prod(SHAPE)
 RECORDS_AT_ONCE = 1000
+MOST_RECORDS = 1_000_000
+"""Of a batch; the published ones have at most 50,000."""
 LARGEST_LABEL = 1 << 31
 AGAIN = "Download it again."
 LONGEST_NAMES_FILE = 1 << 20
@@ -128,11 +131,13 @@ class BinaryVersion:
                 f"Expected records of {length:,} bytes in {path.name}, got {size:,} bytes, which are {n:,} records and "
                 f"{rest:,} bytes. The file is truncated, or of another data set. {AGAIN}"
             )
+        if n > MOST_RECORDS:
+            raise DataError(f"Expected at most {MOST_RECORDS:,} records in {path.name}, got {n:,}. {AGAIN}")
         labels = []
         with path.open("rb") as file:
             while content := file.read(RECORDS_AT_ONCE * length):
                 records = np.frombuffer(content, np.uint8, count=len(content) // length * length).reshape(-1, length)
-                labels.append(records[:, labelling.byte])
+                labels.append(records[:, labelling.byte].copy())  # a view would keep the pixels
                 pixels.append(records[:, self._label_bytes :].tobytes())
         return checked_labels(np.concatenate([np.zeros(0, np.uint8), *labels]), path.name, problems)
 

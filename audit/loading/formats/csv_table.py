@@ -155,8 +155,9 @@ def _labels(names: Sequence[str], origin: str, problems: Problems) -> tuple[IntA
             f"{counted(len(odd), 'name')} ({listed(list(map(shown, sorted(set(odd)))))}) in {origin}. Use one kind."
         )
     else:
-        class_names, labels = np.unique(np.asarray(names), return_inverse=True)
-        return labels.astype(np.int64), tuple(class_names.tolist())
+        class_names = sorted(set(names))
+        places = {name: place for place, name in enumerate(class_names)}
+        return np.asarray([places[name] for name in names], dtype=np.int64), tuple(class_names)
     return np.zeros(0, dtype=np.int64), ()
 
 

@@ -14,8 +14,11 @@ The rules, the same for every format that holds encoded images:
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +37,9 @@ UPRIGHT, SIDEWAYS = 1, frozenset({5, 6, 7, 8})
 ORIENTATION_TAG = 0x0112
 MOST_SCANS, MOST_SCANNED_PIXELS = 100, 1 << 31
 """Of a JPEG; encoders write about ten scans. Pixels count once a scan."""
+ROWS_AT_ONCE = 256
+SLOW_DECODERS, MOST_SLOW_PIXELS = frozenset({"ppm", "ppm_plain"}), 1 << 22
+"""Those of PIL that are written in Python, and how large an image they may have."""
 JPEG = b"\xff\xd8"
 MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
 SCAN, END, WITHOUT_LENGTH = b"\xda", b"\xd9", frozenset({b"\xd8", b"\x01"})
@@ -89,9 +95,11 @@ def decode(encoded: bytes, *, upright: bool = False) -> Image.Image:
     _refuse_unknown_mode(image)
     sixteen_bit = image.mode not in GREY_MODES | COLOUR_MODES
     try:
-        image.load()
+        with _without_warnings():
+            image.load()
         if upright and "exif" in image.info:  # looking for the tag elsewhere costs as much as decoding a small image
-            ImageOps.exif_transpose(image, in_place=True)
+            with _without_warnings():
+                ImageOps.exif_transpose(image, in_place=True)
         return _sixteen_to_eight_bit(image) if sixteen_bit else _to_eight_bit(image)
     except Exception as error:  # PIL's decoders raise a dozen types on malformed bytes
         raise UndecodableError(str(error) or type(error).__name__) from error
@@ -99,14 +107,26 @@ def decode(encoded: bytes, *, upright: bool = False) -> Image.Image:
 
 def _open(encoded: bytes) -> Image.Image:
     try:
-        image = Image.open(io.BytesIO(encoded), formats=PIL_FORMATS)
+        with _without_warnings():
+            image = Image.open(io.BytesIO(encoded), formats=PIL_FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UndecodableError("more pixels than is safe to decode") from error
     except Exception as error:  # as above; without the memory address that PIL's own text holds
         raise UndecodableError("empty file" if not encoded else "not an image of a known format") from error
     if encoded.startswith(JPEG):
         _refuse_many_scans(encoded, image.width * image.height)
+    decoder = str(image.tile[0][0]) if image.tile else ""
+    if decoder in SLOW_DECODERS and image.width * image.height > MOST_SLOW_PIXELS:
+        raise UndecodableError(f"{image.width * image.height:,} pixels in a form that takes long to decode")
     return image
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """PIL warns of what is odd in a file, once for every oddity: thousands of lines, for a file that is made for it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _refuse_many_scans(jpeg: bytes, n_pixels: int) -> None:
@@ -130,7 +150,8 @@ def _orientation(image: Image.Image) -> int:
     if "exif" not in image.info:  # asking a PNG that has none would decode it
         return UPRIGHT
     try:
-        found = image.getexif().get(ORIENTATION_TAG)
+        with _without_warnings():
+            found = image.getexif().get(ORIENTATION_TAG)
         return found if isinstance(found, int) and UPRIGHT <= found <= max(SIDEWAYS) else UPRIGHT
     except Exception as error:
         raise UndecodableError("damaged EXIF data") from error
@@ -153,5 +174,9 @@ def _to_eight_bit(image: Image.Image) -> Image.Image:
 
 
 def _sixteen_to_eight_bit(image: Image.Image) -> Image.Image:
-    values = np.asarray(image).astype(np.float64)
-    return Image.fromarray(np.rint(values / 257).clip(0, 255).astype(np.uint8))
+    values = np.asarray(image)
+    eight_bit = np.empty(values.shape, dtype=np.uint8)
+    for top in range(0, len(values), ROWS_AT_ONCE):
+        some = values[top : top + ROWS_AT_ONCE].astype(np.int64)
+        eight_bit[top : top + ROWS_AT_ONCE] = ((some + 128) // 257).clip(0, 255)  # 257 is odd: nothing lies between
+    return Image.fromarray(eight_bit)

@@ -15,7 +15,7 @@ from audit.errors import DataError, UnsafeArtefactError
 from audit.loading.formats.arrays import ArrayImages, Layout, image_shape, inspect_rows, sniff_layout
 from audit.loading.formats.labels import checked_labels
 from audit.loading.formats.rows import Rows
-from audit.loading.sources import Dataset, Problems, assemble, existing, listed, split_query
+from audit.loading.sources import Dataset, Problems, assemble, check_same_number, existing, listed, split_query
 
 KEY_PAIRS = (("x", "y"), ("images", "labels"), ("X", "y"), ("X", "Y"), ("data", "target"), ("arr_0", "arr_1"))
 SPLITS = ("test", "train", "val")
@@ -48,6 +48,7 @@ def open_npz(location: str) -> Dataset:
     else:
         rows, labels = _open_archive(existing(place, "an .npz file"), options.get("split"))
     layout = sniff_layout(rows.shape, rows.name, cast("Layout | None", options.get("layout")))
+    check_same_number(len(rows), len(labels))
     problems = Problems()
     checked = checked_labels(labels.whole(), labels.name, problems)
     inspection = inspect_rows(rows, problems)

@@ -14,15 +14,18 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from audit.errors import DataError
+from audit.errors import DataError, UnsafeArtefactError
 from audit.loading.formats.decode import UndecodableError
 from audit.loading.formats.encoded import LARGEST_IMAGE, EncodedImages, inspect
 from audit.loading.formats.labels import checked_labels
 from audit.loading.formats.parquet_schema import Table, open_table, unreadable
+from audit.loading.formats.rows import MOST_GROWTH
 from audit.loading.formats.spool import Spool
 from audit.loading.sources import Dataset, Problems, assemble, counted, existing, listed, split_query
 
-ROWS_AT_ONCE = 256
+ROWS_AT_ONCE = 32
+FEWEST_ROWS, FEWEST_BYTES = 1_000_000, 32 << 20
+"""That any file may become."""
 
 
 class SpooledRows:
@@ -119,8 +122,10 @@ def _split_name(file: Path) -> str:
 def _spool_table(table: Table, rows: SpooledRows, problems: Problems) -> npt.NDArray[Any]:
     """Copies the images of a table; its labels, without those that are missing."""
     rows.begin(table.name)
+    budget = Budget(table)
     labels, missing, row = [np.zeros(0, dtype=np.int64)], [], 0
     for images, batch_labels in _batches(table):
+        budget.spend(len(images), images.nbytes)
         for encoded in images:
             content = encoded.as_buffer()
             missing += [row] if content is None else []
@@ -138,6 +143,29 @@ def _spool_table(table: Table, rows: SpooledRows, problems: Problems) -> npt.NDA
             f"({listed(missing)}). Embed the images; paths to outside files are not followed."
         )
     return np.concatenate(labels)
+
+
+class Budget:
+    """Bytes and rows that a table may become, by the size of its file: a dictionary repeats one image without end."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        self.bytes_left = max(MOST_GROWTH * table.size, FEWEST_BYTES)
+        self.rows_left = max(table.size, FEWEST_ROWS)
+
+    def spend(self, n_rows: int, n_bytes: int) -> None:
+        """Takes some rows.
+
+        Raises:
+            UnsafeArtefactError: when there is no room for them.
+        """
+        self.bytes_left -= n_bytes
+        self.rows_left -= n_rows
+        if min(self.bytes_left, self.rows_left) < 0:
+            raise UnsafeArtefactError(
+                f"Expected a table of about its own size, got {self.table.name} ({self.table.size:,} bytes), whose "
+                "rows grow out of all proportion. The rest of it was not read; ask whoever made it."
+            )
 
 
 def _batches(table: Table) -> Iterator[tuple[Any, Any]]:

@@ -28,6 +28,7 @@ class Table:
         image_bytes: path of the column with encoded images, such as `image.bytes`.
         label: the column with class indices.
         class_names: of the `huggingface` metadata, or empty.
+        size: of the file in bytes.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Table:
     image_bytes: str
     label: str
     class_names: tuple[str, ...]
+    size: int
 
 
 def open_table(path: Path) -> Table:
@@ -67,7 +69,14 @@ def open_table(path: Path) -> Table:
         raise DataError(
             f"Expected integer labels in column {label!r} of {path.name}, got {label_type}. Write class indices."
         )
-    return Table(path.name, file, _bytes_column(schema.field(image), path.name), label, _class_names(schema, label))
+    return Table(
+        path.name,
+        file,
+        _bytes_column(schema.field(image), path.name),
+        label,
+        _class_names(schema, label),
+        path.stat().st_size,
+    )
 
 
 def _bytes_column(image: Any, table: str) -> str:

@@ -16,6 +16,8 @@ from audit.loading.formats.spool import Spool
 CHUNK_BYTES = 1 << 20
 MOST_GROWTH, GROWTH_FROM_BYTES = 200, 256 << 20
 """How many times its stored size an array may have, above a size that harms nobody."""
+LARGEST_ROW, MOST_ROWS = 1 << 28, 10_000_000
+"""Bytes of a sample, 67 million float32 numbers; and samples of one array."""
 
 
 class ByteStream(Protocol):
@@ -46,6 +48,8 @@ class Rows:
         if len(self) and not self._row_bytes:
             given = f"the shape {shape} of {dtype}"
             raise DataError(f"Expected at least one byte in each row of {name}, got {given}. Write it again.")
+        if self._row_bytes > LARGEST_ROW or len(self) > MOST_ROWS:
+            raise _beyond_measure(name, len(self), self._row_bytes)
         held, needed = os.fstat(descriptor).st_size - offset, self._row_bytes * len(self)
         if held < needed:
             raise DataError(
@@ -70,6 +74,9 @@ class Rows:
             DataError: when the stream ends too early.
             UnsafeArtefactError: when the array is many times as large as what is stored.
         """
+        row_bytes = math.prod(shape[1:]) * dtype.itemsize
+        if row_bytes > LARGEST_ROW or (row_bytes and shape[0] > MOST_ROWS):
+            raise _beyond_measure(name, shape[0], row_bytes)
         left = math.prod(shape) * dtype.itemsize
         if left > max(MOST_GROWTH * stored, GROWTH_FROM_BYTES):
             raise UnsafeArtefactError(
@@ -101,5 +108,16 @@ class Rows:
 
     def whole(self) -> npt.NDArray[Any]:
         """The array in memory; for labels, and for what must be transposed."""
-        content = b"".join(self.content(index) for index in range(len(self)))
+        parts, at, end = [], self._offset, self._offset + self._row_bytes * len(self)
+        while at < end and (part := os.pread(self._descriptor, min(CHUNK_BYTES, end - at), at)):
+            parts.append(part)
+            at += len(part)
+        content = b"".join(parts)
         return np.frombuffer(content, dtype=self.dtype).reshape(self.shape)
+
+
+def _beyond_measure(name: str, n: int, row_bytes: int) -> DataError:
+    return DataError(
+        f"Expected at most {MOST_ROWS:,} samples of at most {LARGEST_ROW:,} bytes in {name}, got {n:,} of "
+        f"{row_bytes:,}. Split the array, or check its shape."
+    )

@@ -138,7 +138,7 @@ class Samples:
         label, fault = _label(sample.labels)
         if len(sample.images) == 1 and label is not None:
             self._images.append(sample.images[0])
-            self._names.append(f"{shard} {shown(sample.key)}".encode())
+            self._names.append(f"{shown(shard)} {shown(sample.key)}".encode())
             self.labels.append(label)
         elif (not sample.images or not sample.labels) and PICKLED & set(sample.extensions):
             self._unsafe.append(f"{shard} {sample}")

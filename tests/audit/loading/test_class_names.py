@@ -73,7 +73,7 @@ def test_names_of_which_none_matches_are_taken_by_order_with_a_warning(names: tu
     after, (found,) = match_labels(before, MODEL, 4)
     assert after is before
     assert found.severity == "warning"
-    assert "by their order, which nothing confirms" in found.text
+    assert "Labels are taken by their order, which nothing confirms" in found.text
     assert ("there are 2 of them for 4 outputs" in found.text) is (len(names) == 2)
 
 
@@ -89,3 +89,21 @@ def test_names_that_differ_by_case_alone_are_kept_apart() -> None:
     names = ("Ant", "ant")
     after, _ = match_labels(data("ant", "Ant"), names, 2)
     assert named(after, names) == ["ant", "ant", "Ant", "Ant"]
+
+
+@pytest.mark.parametrize("model", [(), ("LABEL_0", "LABEL_1", "LABEL_2", "LABEL_3")])
+def test_numbers_in_the_order_of_letters_are_warned_about(model: tuple[str, ...]) -> None:
+    _, (found,) = match_labels(data("0", "1", "10", "2"), model, 4)
+    assert "'10' is class 2" in found.text
+    assert match_labels(data("0", "1", "2", "3"), model, 4)[1] == ()
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [(("crane", "dog"), ("crane", "cat", "crane", "dog")), (("a", "a"), ("a", "b")), (("a", "b"), ("b", "b"))],
+)
+def test_a_name_of_several_classes_is_no_match(ours: tuple[str, ...], theirs: tuple[str, ...]) -> None:
+    before = data(*ours)
+    after, (found,) = match_labels(before, theirs, len(theirs))
+    assert after is before
+    assert (found.severity, "several classes" in found.text) == ("warning", True)

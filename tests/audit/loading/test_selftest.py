@@ -98,6 +98,19 @@ def test_a_right_declaration_is_not_doubted(tmp_path: Path, declared: str) -> No
     assert diagnostic.text.startswith("accuracy on 150 samples: declared 100.0%; ")
 
 
+def test_an_alternative_that_is_far_behind_is_followed_no_further(tmp_path: Path) -> None:
+    loaded = load(tmp_path, "none")
+    (diagnostic,) = preprocessing_selftest(loaded, split_maker(loaded))
+    assert "blue first" in diagnostic.text
+    said = dict(
+        part.rsplit(" ", 1) if part[-1] == "%" else (part, "") for part in diagnostic.text.split("; ")[1].split(", ")
+    )
+    assert any("(of the first 32)" in part for part in said)
+    tied = SplitMaker(np.full(len(IMAGES), 4))  # a class that is never answered: all are wrong throughout
+    (diagnostic,) = preprocessing_selftest(loaded, tied)
+    assert "of the first" not in diagnostic.text
+
+
 def test_random_labels_raise_no_alarm(tmp_path: Path) -> None:
     """Under the null each of 40 runs warns with at most 1 %: 5 or more warnings would have a probability below 1e-4."""
     loaded = load(tmp_path, "none")

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from PIL import Image
 
 from audit.scan import scan_file, scan_paths
 
@@ -245,7 +246,11 @@ def test_a_whole_module_is_code_and_nothing_worse(tmp_path):
         ("short.txt", "x^2"),
         ("roman.txt", "I am a text,\nand so am I.\n"),
         ("number.txt", "I5\nI6\nI7\n"),
-        ("labels.txt", "cat\ndog\nbee\n"),
+        ("labels.txt", "cat\ndog\ncow\nemu\nbee\n"),
+        ("README.md", "# Model\n\n```python\nfrom transformers import pipeline\nimport torch\n```\n"),
+        ("mail", "Dear all,\n\nimport of the data has ended.\nclass A: good\n@article{one}\n"),
+        ("table.csv", "id\r\n1,some,text,csv,line\r\n"),
+        ("rule.txt", "x!" + "-" * 1200),
         ("page.html", "<!DOCTYPE html><html><body>!important: yes</body></html>"),
         ("config.yaml", "%YAML 1.2\n---\ntarget: cat\nname: !!str 5\n"),
         ("README.md", "```yaml\n_target_: mypackage.Model\n```\nHydra calls what this names.\n"),
@@ -255,6 +260,12 @@ def test_a_whole_module_is_code_and_nothing_worse(tmp_path):
 def test_texts_that_look_like_something_else(tmp_path, name, content):
     (tmp_path / name).write_text(content)
     quiet(tmp_path / name)
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF"])
+def test_pictures(tmp_path, format):
+    Image.new("RGB", (8, 8), (10, 200, 30)).save(tmp_path / f"picture.{format.lower()}", format)
+    quiet(tmp_path / f"picture.{format.lower()}")
 
 
 @pytest.mark.parametrize("value", [0x4E, 0x28, 0x88])
