@@ -59,11 +59,11 @@ def preprocessing_selftest(
 
     The others: no normalisation, ImageNet, 0.5/0.5 and CIFAR statistics, of grey images MNIST's, and pixels from 0 to
     255, as networks take them that rescale by themselves; blue first in place of red; and images at their native size
-    where the declared geometry resizes them and the network takes it. A warning is given when the
-    best of them is better than the declared by more than 5 points *and* an exact two-sided McNemar test on the paired
-    answers rejects equality at 1 %, shared among the alternatives (Bonferroni): a rightly declared preprocessing, no
-    worse than any other, is warned about with a probability of at most 1 %. An alternative that is far behind on the
-    first 32 samples is followed no further, which can only take warnings away.
+    where the declared geometry resizes them and the network takes it. A warning is given when the best of them is
+    better than the declared by more than 5 points *and* an exact two-sided McNemar test on the paired answers rejects
+    equality at 1 %, shared among the alternatives (Bonferroni): a rightly declared preprocessing, no worse than any
+    other, is warned about with a probability of at most 1 %. An alternative that is far behind on the first 32 samples
+    is followed no further, which can only take warnings away.
 
     Args:
         loaded: the subject, with the means to put another normalisation before its network.
@@ -88,10 +88,9 @@ def preprocessing_selftest(
         geometry = alternative.preprocessing.geometry
         other = split if geometry == loaded.preprocessing.geometry else make_split(geometry).first(n)
         try:
-            correct = _correct(model, other.first(FIRST_LOOK), loaded.subject.device, batch_size)
-            if int(correct.sum()) > least and len(correct) < len(declared):
-                correct = _correct(model, other, loaded.subject.device, batch_size)
-            results[alternative.name] = correct
+            results[alternative.name] = _correct_unless_far_behind(
+                model, other, loaded.subject.device, batch_size, least
+            )
         except Exception as error:  # networks and guards of compiled programs raise any kind
             if isinstance(error, torch.OutOfMemoryError) or geometry == loaded.preprocessing.geometry:
                 raise
@@ -151,6 +150,16 @@ def _correct(model: nn.Module, split: DataSplit, device: torch.device, batch_siz
         finite = torch.isfinite(logits).all(1)
         rows.append(((logits.argmax(1) == batch.labels.to(device)) & finite).cpu().numpy())
     return np.concatenate(rows)
+
+
+def _correct_unless_far_behind(
+    model: nn.Module, split: DataSplit, device: torch.device, batch_size: int, least: int
+) -> npt.NDArray[np.bool_]:
+    """Which samples are right; of the first look alone where no more than so many of these are."""
+    first = _correct(model, split.first(FIRST_LOOK), device, batch_size)
+    return (
+        first if int(first.sum()) <= least or len(first) == len(split) else _correct(model, split, device, batch_size)
+    )
 
 
 def _judge(
