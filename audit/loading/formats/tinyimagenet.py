@@ -76,7 +76,7 @@ def _root(place: Path) -> Path:
 
 def _wnids(root: Path) -> list[str]:
     """The wnids in the order of their file."""
-    wnids = [line.strip() for line in read_lines(root / "wnids.txt") if line.strip()]
+    wnids = [line.strip() for line in read_lines(root / "wnids.txt", root) if line.strip()]
     odd = [shown(repr(wnid)) for wnid in wnids if not WNID.fullmatch(wnid)]
     twice = [wnid for wnid, count in Counter(wnids).items() if count > 1]
     if odd or twice or not wnids:
@@ -90,7 +90,7 @@ def _wnids(root: Path) -> list[str]:
 def _class_names(root: Path, wnids: Sequence[str]) -> list[str]:
     """First synonyms, with the wnid behind those that several classes share; of a class without words its wnid."""
     words = root / "words.txt"
-    rows = [line.split("\t", 1) for line in read_lines(words)] if words.is_file() else []
+    rows = [line.split("\t", 1) for line in read_lines(words, root)] if words.is_file() else []
     first = {row[0]: shown(row[1].split(",")[0].strip()) for row in rows if len(row) == 2}
     names = [first.get(wnid) or wnid for wnid in wnids]
     shared = Counter(names)

@@ -26,12 +26,16 @@ class Listing:
     notes: Sequence[str]
 
 
-def read_lines(path: Path) -> list[str]:
-    """The lines of a list.
+def read_lines(path: Path, root: Path) -> list[str]:
+    """The lines of a list in the folder of the set.
 
     Raises:
-        DataError: when it is too large to be one, or no text.
+        DataError: when it is a link out of the folder, too large to be a list, or no text.
     """
+    if path.is_symlink() and not leads_inside(path, root.resolve()):
+        raise DataError(
+            f"Expected {path.name} in the folder of the set, got a link out of it. Put the file itself there."
+        )
     if path.stat().st_size > LARGEST_TEXT:
         raise DataError(f"Expected at most {LARGEST_TEXT:,} bytes in {path.name}, got more. Unpack the archive again.")
     try:
@@ -77,7 +81,7 @@ def list_val(root: Path, wnids: Sequence[str]) -> Listing:
         raise DataError(
             f"Expected val/images and val/val_annotations.txt in {str(root)!r}, got not both. Unpack the archive again."
         )
-    rows = [line.split("\t") for line in read_lines(table) if line.strip()]
+    rows = [line.split("\t") for line in read_lines(table, root) if line.strip()]
     _check_rows(rows, set(wnids))
     there, others = _images(folder, root.resolve())
     named = {row[0] for row in rows}

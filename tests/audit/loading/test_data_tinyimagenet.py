@@ -107,6 +107,18 @@ def test_strays_and_links_are_noted(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["wnids.txt", "words.txt", "val/val_annotations.txt"])
+def test_no_list_is_read_through_a_link_out_of_the_folder(tmp_path: Path, name: str) -> None:
+    root = _tiny(tmp_path)
+    secret = tmp_path / "secret.txt"
+    secret.write_text("a secret\n")
+    (root / name).unlink(missing_ok=True)
+    (root / name).symlink_to(secret)
+    with pytest.raises(DataError, match="got a link out of it") as error:
+        open_dataset(f"tinyimagenet:{root}")
+    assert "a secret" not in str(error.value)
+
+
 def test_bare_path(tmp_path: Path) -> None:
     root = _tiny(tmp_path)
     for path in (root, tmp_path):
