@@ -70,6 +70,7 @@ _STARTS: tuple[tuple[Kind, tuple[bytes, ...]], ...] = (
                    b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe", b"!<arch>\n", b"\x00asm")),
     (Kind.SCRIPT, (b"#!",)),
 )  # fmt: skip
+_BELOW_128 = bytes(range(128))
 _BMP_HEADERS = tuple(size.to_bytes(4, "little") for size in (12, 40, 52, 56, 64, 108, 124))
 _ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
 _JSON_START = re.compile(rb"(\xef\xbb\xbf)?\s*(\{\s*[\"}]|\[\s*([\"{\[\]\d-]|true|false|null|NaN|Infinity))")
@@ -119,10 +120,12 @@ def is_tar(head: bytes) -> bool:
     """
     if len(head) < 512:
         return False
-    rest, stated = head[:148] + head[156:512], tar_number(head[148:156])
+    stated = tar_number(head[148:156])
+    if stated is None:
+        return False
+    rest = head[:148] + head[156:512]
     unsigned = sum(rest) + 8 * ord(" ")
-    signed = unsigned - 256 * sum(byte > 127 for byte in rest)
-    return stated in (unsigned, signed)
+    return stated in (unsigned, unsigned - 256 * len(rest.translate(None, _BELOW_128)))
 
 
 def tar_number(stored: bytes) -> int | None:

@@ -35,6 +35,7 @@ class Entry:
         size: bytes when unpacked.
         at: of its local header.
         mode: Unix mode of the file, 0 where the archive has none.
+        name: its name as text, cut at a NUL as readers in C cut it.
     """
 
     raw_name: bytes
@@ -44,11 +45,7 @@ class Entry:
     size: int
     at: int
     mode: int
-
-    @property
-    def name(self) -> str:
-        """Its name as text, cut at a NUL as readers in C cut it."""
-        return self.raw_name.partition(b"\0")[0].decode("utf-8" if self.flags & 0x800 else "cp437", "replace")
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +148,8 @@ def _entry(content: bytes, at: int, prepended: int) -> tuple[Entry, int]:
     following = name_at + name_bytes + extra_bytes + comment_bytes
     if following > len(content):
         raise BadZip("its directory is cut off")
-    return Entry(name, flags, method, packed, size, offset + prepended, mode), following
+    text = name.partition(b"\0")[0].decode("utf-8" if flags & 0x800 else "cp437", "replace")
+    return Entry(name, flags, method, packed, size, offset + prepended, mode, text), following
 
 
 def _wide_sizes(extra: bytes, *numbers: int) -> tuple[int, int, int]:

@@ -76,10 +76,11 @@ def _check_names(part: Part, members: Sequence[Entry], exam: Examination) -> Non
 
 def _check_local_header(part: Part, entry: Entry, exam: Examination) -> int | None:
     """Where the member's data begin; none where its header is not what the directory says."""
-    shown = quoted(entry.name, 120)
     header = part.read(entry.at, _LOCAL_BYTES)
     if len(header) < _LOCAL_BYTES or not header.startswith(LOCAL):
-        exam.danger(part.where, "zip-header", f"has no header where the directory says that {shown} begins")
+        exam.danger(
+            part.where, "zip-header", f"has no header where the directory says that {quoted(entry.name, 120)} begins"
+        )
         exam.complete = False
         return None
     flags, method, _, _, packed, size, name_bytes, extra_bytes = struct.unpack("<HHIIIIHH", header[6:30])
@@ -92,7 +93,8 @@ def _check_local_header(part: Part, entry: Entry, exam: Examination) -> int | No
         differing.append("the sizes")
     if differing:
         said = " and ".join(differing)
-        exam.danger(part.where, "zip-disagrees", f"says two things about {shown}: its header differs in {said}")
+        named = quoted(entry.name, 120)
+        exam.danger(part.where, "zip-disagrees", f"says two things about {named}: its header differs in {said}")
     return entry.at + _LOCAL_BYTES + int(name_bytes) + int(extra_bytes)
 
 
@@ -109,9 +111,9 @@ def _check_layout(part: Part, end: ZipEnd, placed: Sequence[tuple[Entry, int]], 
     """Members lie one behind the other, and the directory behind them; between them is nothing."""
     last = 0
     for entry, place in sorted(placed, key=lambda pair: pair[0].at):
-        shown = quoted(entry.name, 120)
         if entry.at < last:
-            exam.danger(part.where, "zip-overlap", f"has members that share their bytes: {shown} and the one before")
+            named = quoted(entry.name, 120)
+            exam.danger(part.where, "zip-overlap", f"has members that share their bytes: {named} and the one before")
         elif entry.at > last:
             _check_gap(part, last, entry.at, exam)
         last = max(last, place + entry.packed)
