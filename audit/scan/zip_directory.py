@@ -14,6 +14,7 @@ LOCATOR_64 = b"PK\x06\x07"
 CENTRAL = b"PK\x01\x02"
 LOCAL = b"PK\x03\x04"
 _END_BYTES, _LOCATOR_BYTES, _END_64_BYTES, _CENTRAL_BYTES = 22, 20, 56, 46
+_CENTRAL_FORM = struct.Struct("<4sBBHHHIIIIHHHHHII")
 _FULL = 0xFFFFFFFF
 LARGEST_DIRECTORY = 16 << 20
 CHUNK_BYTES = 1 << 20
@@ -139,16 +140,18 @@ def entries(part: Part, end: ZipEnd) -> Iterator[Entry]:
 
 def _entry(content: bytes, at: int, prepended: int) -> tuple[Entry, int]:
     (_, _, made_by, _, flags, method, _, _, packed, size, name_bytes, extra_bytes, comment_bytes, _, _, attributes,
-     offset) = struct.unpack("<4sBBHHHIIIIHHHHHII", content[at : at + _CENTRAL_BYTES])  # fmt: skip
+     offset) = _CENTRAL_FORM.unpack_from(content, at)  # fmt: skip
     name_at = at + _CENTRAL_BYTES
     name = content[name_at : name_at + name_bytes]
     extra = content[name_at + name_bytes : name_at + name_bytes + extra_bytes]
-    size, packed, offset = _wide_sizes(extra, size, packed, offset)
+    if _FULL in (size, packed, offset):
+        size, packed, offset = _wide_sizes(extra, size, packed, offset)
     mode = attributes >> 16 if made_by in (3, 19) else 0
     following = name_at + name_bytes + extra_bytes + comment_bytes
     if following > len(content):
         raise BadZip("its directory is cut off")
-    text = name.partition(b"\0")[0].decode("utf-8" if flags & 0x800 else "cp437", "replace")
+    encoding = "ascii" if name.isascii() else "utf-8" if flags & 0x800 else "cp437"
+    text = name.partition(b"\0")[0].decode(encoding, "replace")
     return Entry(name, flags, method, packed, size, offset + prepended, mode, text), following
 
 
