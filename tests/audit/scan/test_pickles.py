@@ -39,7 +39,7 @@ DANGERS = [
     "socket.create_connection", "urllib.request.urlopen", "shutil.rmtree", "ctypes.CDLL", "pty.spawn",
     "code.InteractiveInterpreter", "codeop.compile_command", "pdb.run", "bdb.Bdb", "cProfile.run", "profile.run",
     "timeit.timeit", "trace.Trace", "operator.attrgetter", "operator.methodcaller", "operator.itemgetter",
-    "functools.partial", "functools.reduce", "types.FunctionType", "types.CodeType", "marshal.loads",
+    "functools.reduce", "functools.partialmethod", "types.FunctionType", "types.CodeType", "marshal.loads",
     "pickle.loads", "_pickle.loads", "multiprocessing.Process", "asyncio.run", "sys.exit", "inspect.getattr_static",
     "signal.signal", "tempfile.mktemp", "pathlib.Path.write_text", "numpy.load", "numpy.f2py.crackfortran.myeval",
     "numpy.testing._private.utils.runstring", "torch.fx.graph_module.reduce_graph_module",
