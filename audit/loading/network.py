@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections import OrderedDict
 from dataclasses import dataclass
 
 import torch
@@ -134,9 +135,11 @@ def _load(network: nn.Module, weights: WeightsFile, request: ModelRequest, spec:
     check_fit(fit, wanted, spec=spec.text, file=weights.path.name)
     tensors, notes = to_load(fit, wanted)
     extra = {name: value for name, value in own.items() if name not in wanted}
+    state = OrderedDict({**extra, **tensors})
+    state._metadata = getattr(own, "_metadata", None)  # type: ignore[attr-defined]  # versions, which some modules ask for
     try:
-        network.load_state_dict({**extra, **tensors}, strict=True)
-    except RuntimeError as error:
+        network.load_state_dict(state, strict=True)
+    except Exception as error:  # modules check what they are given in their own ways
         raise SubjectError(
             f"Expected {spec.text} to take the tensors of {weights.path.name}, got: {error} Correct --model."
         ) from error

@@ -142,3 +142,14 @@ def test_subjects_can_be_exported_and_copied(code: Callable[[str], str]) -> None
     exported = torch.export.export(subject.model, (pixels,)).module()
     assert torch.allclose(exported(pixels), subject.logits(pixels), atol=1e-6)
     assert torch.equal(copy.deepcopy(subject.model)(pixels), subject.logits(pixels))
+
+
+def test_modules_that_ask_for_their_version_get_it(tmp_path: Path) -> None:
+    """As torchvision's MNASNet does."""
+    import torchvision
+
+    network = torchvision.models.mnasnet0_5(num_classes=3).eval()
+    torch.save(network.state_dict(), tmp_path / "mnasnet.pth")
+    loaded = load("torchvision:mnasnet0_5?num_classes=3", weights=tmp_path / "mnasnet.pth", preprocess="none/size=32")
+    pixels = torch.rand(2, 3, 32, 32)
+    assert torch.allclose(loaded.subject.logits(pixels), network(pixels), atol=1e-5)
