@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from audit.scan.kinds import is_tar
+from audit.scan.kinds import is_tar, tar_number
 from audit.scan.parts import Part
 from audit.scan.zip_structure import is_outside
 
@@ -161,13 +161,10 @@ def _text(data: bytes) -> str:
 
 
 def _number(stored: bytes) -> int:
-    """Octal digits, or a number of base 256 where the first bit is set."""
-    if stored[0] & 0x80:
-        return int.from_bytes(bytes([stored[0] & 0x7F]) + stored[1:], "big")
-    digits = stored.partition(b"\0")[0].strip()
-    if not re.fullmatch(rb"[0-7]*", digits):
+    number = tar_number(stored)
+    if number is None or number < 0:
         raise BadTar("a size is no number")
-    return int(digits or b"0", 8)
+    return number
 
 
 def _pax(data: bytes) -> dict[str, str]:
