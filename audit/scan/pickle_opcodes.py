@@ -15,6 +15,10 @@ NUMBER = object()
 """A number of which nothing is known: it may be any."""
 _C_NUMBER = re.compile(rb"[ \t-\r]*([+-]?)(?:0[xX]([0-9a-fA-F]+)|0([0-7]*)|([1-9][0-9]*))")
 _DECIMAL = re.compile(rb"\s*[+-]?[0-9_]+\s*")
+_NUMBER_SO_FAR = re.compile(rb"\s*[+-]?[0-9a-fA-FxXoO_]*\s*")
+_MODULE_SO_FAR = re.compile(rb"[\w.\-\x80-\xff]+")
+_LOOKED_AT = 1 << 13
+"""Bytes of a long line, more than digits that `int` takes; beyond them it is taken to go on as it begins."""
 
 
 class OpcodeReader(ByteReader):
@@ -54,17 +58,30 @@ def _text(payload: bytes | Blob, encoding: str) -> str | Blob:
         raise Broken(f"holds text that is not {encoding}") from error
 
 
-def _short_line(reader: ByteReader) -> bytes:
+def _number_line(reader: ByteReader) -> bytes | None:
+    """A line with a number, as C reads it up to a NUL; None where it is too long to keep and begins as one.
+
+    Data of any kind whose first byte is such an opcode have such a line: up to where a byte of them happens to be 10.
+    """
     line = reader.line()
-    if isinstance(line, Blob):
-        raise Overreach(f"has a name of {line.size:,} letters", unnatural=True)
-    return line
+    if not isinstance(line, Blob):
+        return line
+    text, ended, _ = _begin(reader, line).partition(b"\0")
+    if ended:
+        return text
+    if not _NUMBER_SO_FAR.fullmatch(text):
+        raise Broken("holds a number that is none")
+    return None
+
+
+def _begin(reader: ByteReader, line: Blob) -> bytes:
+    return reader.part.read(line.at, _LOOKED_AT)
 
 
 def _int_line(reader: ByteReader) -> Any:
     """The argument of INT: C takes it by `strtol(s, 0)` up to a NUL, which knows octal numbers, else as Python does."""
-    line = reader.line()
-    if isinstance(line, Blob):
+    line = _number_line(reader)
+    if line is None:
         return NUMBER
     if line in (b"00", b"01"):  # how protocol 0 writes False and True
         return int(line)
@@ -80,14 +97,14 @@ def _int_line(reader: ByteReader) -> Any:
 
 def _long_line(reader: ByteReader) -> Any:
     """The argument of LONG, as Python reads numbers in a program."""
-    line = reader.line()
-    return NUMBER if isinstance(line, Blob) else _python_number(line.removesuffix(b"L").partition(b"\0")[0], 0)
+    line = _number_line(reader)
+    return NUMBER if line is None else _python_number(line.removesuffix(b"L").partition(b"\0")[0], 0)
 
 
 def _place_line(reader: ByteReader) -> int:
     """The argument of PUT and GET, always a decimal number."""
-    line = reader.line()
-    place = NUMBER if isinstance(line, Blob) else _python_number(line.partition(b"\0")[0], 10)
+    line = _number_line(reader)
+    place = NUMBER if line is None else _python_number(line.partition(b"\0")[0], 10)
     if not isinstance(place, int):
         raise Overreach("has a place of its memo with too many digits")
     return place
@@ -117,7 +134,15 @@ def _quoted_line(reader: ByteReader) -> str | Blob:
 
 
 def _two_lines(reader: ByteReader) -> tuple[str, str]:
-    return str(_text(_short_line(reader), "utf-8")), str(_text(_short_line(reader), "utf-8"))
+    """A module and a name in it. What could be no module is not imported, so that its name may be anything."""
+    lines = module, name = reader.line(), reader.line()
+    plausible = _MODULE_SO_FAR.fullmatch(_begin(reader, module) if isinstance(module, Blob) else module)
+    for line in lines:
+        if isinstance(line, Blob):
+            if not plausible:
+                raise Broken("names nothing that could exist")
+            raise Overreach(f"has a name of {line.size:,} letters", unnatural=True)
+    return str(_text(module, "utf-8")), str(_text(name, "utf-8"))
 
 
 def _fixed(form: str) -> Callable[[ByteReader], Any]:

@@ -220,6 +220,27 @@ def test_piles_end(tmp_path, content):
     assert scanned(tmp_path, content).kind is Kind.PICKLE
 
 
+EVIL = b"0cos\nsystem\n" + LETTERS + b"\x85R."
+LONG_LINES = {
+    "a place": b"I1\np" + b"0" * 70_000 + b"5\n" + EVIL,
+    "a place behind spaces": b"I1\np" + b" " * 70_000 + b"5\n" + EVIL,
+    "a place that ends for C": b"I1\np5\0" + b"x" * 70_000 + b"\n" + EVIL,
+    "a number": b"I" + b"9" * 70_000 + b"\n" + EVIL,
+    "a number that ends for C": b"I5\0" + b"x" * 70_000 + b"\n" + EVIL,
+    "a number of Python 2": b"L" + b"0" * 70_000 + b"7L\n" + EVIL,
+    "a fraction": b"F" + b"1" * 70_000 + b"\n" + EVIL,
+    "a name": b"cantigravity\n" + b"\0" * 70_000 + b"\n.",
+    "a module": b"c" + b"a" * 70_000 + b"\nb\n.",
+}
+
+
+@pytest.mark.parametrize("content", LONG_LINES.values(), ids=LONG_LINES.keys())
+def test_long_lines_are_no_cover(tmp_path, content):
+    report = scanned(tmp_path, content)
+    assert report.kind is Kind.PICKLE
+    assert report.outcome in ("refused", "not examined")
+
+
 def test_globals_of():
     content = pickle.dumps({"a": Calls(print, "x"), "b": torch.zeros(1).dtype}, 2) + SYSTEM
     assert list(globals_of(io.BytesIO(content))) == ["__builtin__.print", "torch.float32", "os.system"]

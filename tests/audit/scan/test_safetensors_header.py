@@ -3,6 +3,7 @@
 import json
 import time
 
+import numpy as np
 import pytest
 
 from audit.scan import Kind, Limits, scan_file
@@ -95,6 +96,28 @@ def test_a_safetensors_file_that_is_a_pickle_too(tmp_path):
     report = scanned(tmp_path, file_of(header, evil), "x.safetensors")
     assert report.kind is Kind.SAFETENSORS
     assert {"also-a-pickle", "pickle-dangerous-global"} <= codes(report, "danger")
+
+
+LINE_OPCODES = b"cpgiILFSVPX"
+"""Opcodes that a length of this many bytes, or this many times 256, begins with, and that take what follows to a line's
+end, or so many bytes, without a look at it."""
+
+
+@pytest.mark.parametrize("end_of_line", [False, True])
+def test_no_length_makes_an_ordinary_file_a_pickle(tmp_path, end_of_line):
+    """One of 32 files has a length that begins with PUT, which takes a line: up to where some number holds a 10."""
+    numbers = np.random.default_rng(0).normal(0, 0.05, 50_000).astype("<f4").tobytes().replace(b"\n", b"\x0b")
+    data = numbers + b"\n" * end_of_line + numbers
+    taken = []
+    for length in {low + 256 * high for low in range(0, 256, 8) for high in LINE_OPCODES} | set(range(200, 1024, 8)):
+        small = (length - 100) // 100
+        texts = [f'"layers.{n}.conv.weight":{json.dumps(entry(4 * n, 4 * n + 4, (1,)))}' for n in range(small)]
+        texts.append(f'"head.weight":{json.dumps(entry(4 * small, len(data), (len(data) - 4 * small,), "U8"))}')
+        header = ("{" + ",".join(texts) + "}").encode().ljust(length)
+        assert len(header) == length
+        report = scanned(tmp_path, file_of(header, data), "x.safetensors")
+        taken += [hex(length)] * (report.outcome != "no known indicator")
+    assert taken == []
 
 
 def test_a_safetensors_file_that_is_a_zip_too(tmp_path):
