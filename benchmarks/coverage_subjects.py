@@ -34,6 +34,8 @@ SPREAD = 2.0
 """Standard deviation that logits are given over images: confidences of about 0.6."""
 CALM = 0.3
 """How much of a 1x1 convolution stays beside the identity."""
+LIFT = 0.5
+"""What the biases of batch norms are raised by where units are dead."""
 BATCH_NORM = nn.modules.batchnorm._BatchNorm
 WRONG_EVERY = 4
 """Every so many images the label is another class than the library's answer."""
@@ -264,6 +266,8 @@ def enliven(network: nn.Module, inputs: torch.Tensor) -> None:
     - Batch norms take the statistics of one pass over the images: else activations vanish or grow.
     - The last layer is drawn anew, as some begin at zero, then scaled and shifted so that every logit has a mean of
       about 0 and a standard deviation of about `SPREAD` over the images.
+    - Where some image then has no gradient at all, as at 32 pixels some network looks at one place alone and all units
+      there are dead, the batch norms' biases are raised and both is done again.
     """
     with torch.no_grad():
         for parameter in network.parameters():
@@ -271,17 +275,38 @@ def enliven(network: nn.Module, inputs: torch.Tensor) -> None:
                 parameter.fill_(LAYER_SCALE)
         _calm(network)
         _take_statistics(network, inputs)
-        generator = torch.Generator().manual_seed(SEED)
-        layers = last_layers(network)
-        for layer in layers:
-            drawn = torch.randn(layer.weight.shape, generator=generator)
-            layer.weight.copy_(drawn / layer.weight[0].numel() ** 0.5)
-        logits = torch.cat([network(part) for part in inputs.split(BATCH)])
-        factor = SPREAD / logits.std(0).mean()
-        for layer in layers:
-            layer.weight.mul_(factor)
-            if layer.bias is not None:
-                layer.bias.sub_(logits.mean(0)).mul_(factor)
+        _draw_last_layers(network, inputs)
+        norms = [module for module in network.modules() if isinstance(module, BATCH_NORM) and module.affine]
+        if norms and _without_gradient(network, inputs):
+            for norm in norms:
+                norm.bias += LIFT
+            _take_statistics(network, inputs)
+            _draw_last_layers(network, inputs)
+
+
+def _draw_last_layers(network: nn.Module, inputs: torch.Tensor) -> None:
+    generator = torch.Generator().manual_seed(SEED)
+    layers = last_layers(network)
+    for layer in layers:
+        drawn = torch.randn(layer.weight.shape, generator=generator)
+        layer.weight.copy_(drawn / layer.weight[0].numel() ** 0.5)
+    logits = torch.cat([network(part) for part in inputs.split(BATCH)])
+    factor = SPREAD / logits.std(0).mean()
+    for layer in layers:
+        layer.weight.mul_(factor)
+        if layer.bias is not None:
+            layer.bias.sub_(logits.mean(0)).mul_(factor)
+
+
+def _without_gradient(network: nn.Module, inputs: torch.Tensor) -> int:
+    """How many images there are that no logit depends on."""
+    found = 0
+    for part in inputs.split(BATCH):
+        with torch.enable_grad():
+            images = part.clone().requires_grad_(True)
+            gradient = torch.autograd.grad(network(images).amax(1).sum(), images)[0]
+        found += int((gradient == 0).flatten(1).all(1).sum())
+    return found
 
 
 def _calm(network: nn.Module) -> None:

@@ -171,6 +171,26 @@ def test_a_network_that_answers_alike_is_brought_to_life(subjects):
     assert network[1].momentum == 0.1
 
 
+def test_dead_units_are_brought_to_life(subjects):
+    """Negative biases leave some images no living unit before the last layer, and so no gradient."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 8), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4, subjects.CLASSES)
+    )
+    network[1].bias.data.fill_(-0.6)
+    inputs = torch.rand(64, 3, 8, 8)
+    network.eval()
+    subjects._take_statistics(network, inputs)
+    dead = subjects._without_gradient(network, inputs)
+    assert dead > 0
+    subjects.enliven(network, inputs)
+    assert subjects._without_gradient(network, inputs) < dead
+    assert network[1].bias.tolist() == pytest.approx([-0.1] * 4)
+    with torch.no_grad():
+        assert network(inputs).std(0).mean() == pytest.approx(subjects.SPREAD, rel=1e-3)
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
 def test_pointwise_convolutions_come_near_the_identity(subjects):
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(4, 8, 1), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 1))
