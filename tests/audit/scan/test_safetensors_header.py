@@ -105,7 +105,7 @@ end, or so many bytes, without a look at it."""
 
 @pytest.mark.parametrize("end_of_line", [False, True])
 def test_no_length_makes_an_ordinary_file_a_pickle(tmp_path, end_of_line):
-    """One of 32 files has a length that begins with PUT, which takes a line: up to where some number holds a 10."""
+    """One of 32 lengths begins with PUT, which takes a line: beyond a large header, to where a number holds a 10."""
     numbers = np.random.default_rng(0).normal(0, 0.05, 50_000).astype("<f4").tobytes().replace(b"\n", b"\x0b")
     data = numbers + b"\n" * end_of_line + numbers
     taken = []
