@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-Norm = Literal["linf", "l2"]
+Norm = Literal["linf", "l2", "l1"]
 NORMS: tuple[Norm, ...] = get_args(Norm)
 
 RELATIVE_SLACK = 1e-5
@@ -64,9 +64,14 @@ def canonical_eps(value: str | float | int, norm: Norm) -> str:
 def distance(first: Tensor, second: Tensor, norm: Norm) -> Tensor:
     """Distance (n,) float64 between images (n, c, h, w), image by image; NaN where a pixel is NaN."""
     difference = (first.double() - second.double()).flatten(1)
+    return vector_length(difference, norm)
+
+
+def vector_length(rows: Tensor, norm: Norm) -> Tensor:
+    """Norm (n,) of each row (n, k), in the rows' own precision."""
     if norm == "linf":
-        return difference.abs().amax(dim=1)
-    length: Tensor = torch.linalg.vector_norm(difference, dim=1)
+        return rows.abs().amax(dim=1)
+    length: Tensor = torch.linalg.vector_norm(rows, ord=2 if norm == "l2" else 1, dim=1)
     return length
 
 
@@ -74,10 +79,10 @@ def radius_with_slack(eps: float, norm: Norm, pixels: int) -> float:
     """The largest float64 distance that counts as within eps, for images of that many values.
 
     float32 cannot hold x + delta exactly. Each value is off by at most `ROUNDING`, hence the distance by at most that
-    in Linf and sqrt(values) times that in L2; nothing more is forgiven than this and `RELATIVE_SLACK`.
+    in Linf, sqrt(values) times that in L2 and values times that in L1; nothing more is forgiven than this and
+    `RELATIVE_SLACK`.
     """
-    rounding = ROUNDING if norm == "linf" else ROUNDING * math.sqrt(pixels)
-    return eps * (1 + RELATIVE_SLACK) + rounding
+    return eps * (1 + RELATIVE_SLACK) + ROUNDING * widest(norm, (pixels,))
 
 
 def in_box(pixels: Tensor) -> Tensor:
@@ -93,13 +98,18 @@ def to_8bit(pixels: Tensor) -> Tensor:
 
 def grey_radius(norm: Norm, shape: tuple[int, int, int]) -> float:
     """The radius at which every image can become plain grey, so that no classifier can be robust on two classes."""
-    return 0.5 if norm == "linf" else 0.5 * math.sqrt(math.prod(shape))
+    return 0.5 * widest(norm, shape)
+
+
+def widest(norm: Norm, shape: tuple[int, ...]) -> float:
+    """The largest distance between two images of the box: 1, the root of the number of values, or that number."""
+    return {"linf": 1.0, "l2": math.sqrt(math.prod(shape)), "l1": float(math.prod(shape))}[norm]
 
 
 def noisy(pixels: Tensor, norm: Norm, eps: float, generator: torch.Generator) -> Tensor:
     """Images with blind noise of size eps, cut to the box [0, 1] (which never makes it larger).
 
-    Linf: every value goes up or down by eps. L2: a uniformly random direction of length eps.
+    Linf: every value goes up or down by eps. L2 and L1: a uniformly random point of the sphere.
 
     Args:
         pixels: (n, c, h, w) float32 in [0, 1].
@@ -111,7 +121,9 @@ def noisy(pixels: Tensor, norm: Norm, eps: float, generator: torch.Generator) ->
     if norm == "linf":
         noise = torch.where(draw >= 0, eps, -eps).float()
     else:
-        noise = torch.nn.functional.normalize(draw.flatten(1), dim=1).view_as(draw) * eps
+        if norm == "l1":  # from normal to Laplacian values, which are uniform on the sphere once normalised
+            draw = draw.sign() * -torch.special.erfc(draw.abs() / math.sqrt(2)).clamp(min=1e-30).log()
+        noise = draw / vector_length(draw.flatten(1), norm).view(-1, 1, 1, 1) * eps
     return (pixels + noise.to(pixels.device)).clamp(0, 1)
 
 

@@ -52,6 +52,15 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
     return Interval(low=low, high=high, level=level, method="wilson")
 
 
+def band_half_width(n: int, level: float = 0.95) -> float:
+    """Half the width of a band that holds a whole distribution function at once, with at least `level`.
+
+    Source: Massart 1990, Annals of Probability 18(3), with the constant 2 (Dvoretzky, Kiefer & Wolfowitz 1956).
+    """
+    _check(0, n, level)
+    return math.sqrt(math.log(2 / (1 - level)) / (2 * n))
+
+
 def samples_to_settle(
     value: float, threshold: float, n: int, confidence: float = 0.95, most: int = 10**7
 ) -> int | None:

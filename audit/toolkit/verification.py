@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from audit.api import Subject
+from audit.toolkit.batching import Batching
 from audit.toolkit.norms import Norm, distance, in_box, radius_with_slack, to_8bit
 
 
@@ -49,7 +50,6 @@ class VerifiedCandidates:
         in_ball: whether the distance to the clean image is at most eps, up to `norms.radius_with_slack`.
         misclassified: whether the logits are finite and the label's is not strictly the largest.
         broke_down: whether a logit is NaN or infinite.
-        survives_8bit: whether it is a success and still is one after its pixels were rounded to k/255.
         distance: float64, to the clean image.
         predicted: int64, as in `Decisions`.
         confidence: float32, as in `Decisions`.
@@ -60,7 +60,6 @@ class VerifiedCandidates:
     in_ball: Tensor
     misclassified: Tensor
     broke_down: Tensor
-    survives_8bit: Tensor
     distance: Tensor
     predicted: Tensor
     confidence: Tensor
@@ -85,6 +84,15 @@ class VerifiedCandidates:
         """How many candidates the adversary may not use."""
         return int((~self.admissible).sum())
 
+    def where(self, mask: Tensor, other: VerifiedCandidates) -> VerifiedCandidates:
+        """These where the mask (n,) is true, the other ones elsewhere."""
+        return VerifiedCandidates(
+            **{
+                field.name: torch.where(mask, getattr(self, field.name), getattr(other, field.name))
+                for field in fields(self)
+            }
+        )
+
     def only(self, rows: Tensor) -> VerifiedCandidates:
         """The same for some of the candidates; rows is a mask or places."""
         return VerifiedCandidates(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
@@ -93,7 +101,8 @@ class VerifiedCandidates:
 def decide(subject: Subject, pixels: Tensor, labels: Tensor) -> Decisions:
     """The subject's decisions on images (n, c, h, w) with labels (n,), in eval mode, float32, without autocast."""
     with _as_deployed(subject), torch.no_grad():
-        logits = subject.logits(pixels).float().cpu()
+        parts = Batching().parts(len(pixels), lambda rows: subject.logits(pixels[rows]).float().cpu())
+    logits = torch.cat(parts) if parts else torch.empty(0, subject.num_classes)
     labels = labels.cpu()
     finite = logits.isfinite().all(dim=1)
     safe = torch.where(finite[:, None], logits, torch.zeros_like(logits))
@@ -144,25 +153,17 @@ def verify(
         in_ball=inside,
         misclassified=misclassified,
         broke_down=finite & ~decisions.finite,
-        survives_8bit=_survives(subject, clean, labels, usable, finite & box & inside & misclassified, norm, eps),
         distance=moved,
         predicted=decisions.predicted,
         confidence=decisions.confidence,
     )
 
 
-def _survives(
-    subject: Subject, clean: Tensor, labels: Tensor, candidates: Tensor, success: Tensor, norm: Norm, eps: float
+def survives_8bit(
+    subject: Subject, clean_pixels: Tensor, labels: Tensor, candidates: Tensor, norm: Norm, eps: float
 ) -> Tensor:
-    """Which successes are still in the ball and misclassified after rounding to 8 bits."""
-    survives = torch.zeros_like(success)
-    rows = success.nonzero().flatten()
-    if len(rows):
-        rounded = to_8bit(candidates[rows])
-        inside = distance(rounded, clean[rows], norm) <= radius_with_slack(eps, norm, clean[0].numel())
-        decisions = decide(subject, rounded, labels.cpu()[rows])
-        survives[rows] = inside & decisions.finite & ~decisions.correct
-    return survives
+    """Which candidates (n,) are adversarial examples in the ball once rounded to k/255; see `verify`."""
+    return verify(subject, clean_pixels, labels, to_8bit(candidates), norm, eps).success
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from audit.toolkit.norms import (
     parse_eps,
     radius_with_slack,
     to_8bit,
+    widest,
 )
 
 
@@ -75,6 +76,7 @@ def test_distances_of_a_known_difference():
     other[1, 0, 0, 0] = torch.nan
     assert distance(clean, other, "linf")[0].item() == pytest.approx(0.4)
     assert distance(clean, other, "l2")[0].item() == pytest.approx(0.5)
+    assert distance(clean, other, "l1")[0].item() == pytest.approx(0.7)
     assert distance(clean, other, "linf").dtype == torch.float64
     assert all(distance(clean, other, norm)[1].isnan() for norm in NORMS)
     assert in_box(other).tolist() == [False, False]
@@ -91,7 +93,7 @@ def test_slack_covers_float32_rounding_and_no_more(norm):
     worst = distance(moved, clean, "linf").max().item()
     assert worst > eps  # rounding does push past the radius
     assert worst <= eps + ROUNDING
-    assert radius_with_slack(eps, norm, 2500) < eps * 1.0005
+    assert radius_with_slack(eps * widest(norm, (2500,)), norm, 2500) < eps * widest(norm, (2500,)) * 1.0005
     assert radius_with_slack(0, "l2", 2500) == pytest.approx(50 * ROUNDING)
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from audit.api import Subject
-from audit.toolkit.verification import decide, verify
+from audit.toolkit.verification import decide, survives_8bit, verify
 
 EPS = 0.1
 
@@ -49,7 +49,7 @@ def moved(**places):
 def test_an_honest_candidate_counts(subject):
     found = verify(subject, CLEAN, LABEL, HONEST, "linf", EPS)
     assert found.success.all()
-    assert found.survives_8bit.all()
+    assert survives_8bit(subject, CLEAN, LABEL, HONEST, "linf", EPS).all()
     assert found.rejected == 0
     assert found.distance.item() == pytest.approx(0.08)
     assert found.predicted.item() == 1
@@ -73,7 +73,6 @@ def test_a_cheater_never_counts(subject, name, candidate, norm, why):
     found = verify(subject, CLEAN, LABEL, candidate, norm, EPS)
     assert not getattr(found, why).any(), name
     assert not found.success.any()
-    assert not found.survives_8bit.any()
     assert not found.nan_inside.any()
     assert found.rejected == (why != "misclassified")
 
@@ -110,12 +109,12 @@ def test_rounding_to_8_bits_can_undo_an_example(subject):
     firm = torch.full((1, 1, 4, 4), 127.6 / 255)  # rounds to 128 everywhere: still above one half
     frail = torch.full((1, 1, 4, 4), 127.45 / 255)
     frail[0, 0, 0] = 127.9 / 255  # mean 127.56 before rounding, 127.25 after
-    found = verify(subject, pixels.repeat(2, 1, 1, 1), LABEL.repeat(2), torch.cat([firm, frail]), "linf", 1 / 255)
-    assert found.success.tolist() == [True, True]
-    assert found.survives_8bit.tolist() == [True, False]
-    off_grid = verify(subject, pixels + 0.4 / 255, LABEL, firm, "linf", 0.3 / 255)
-    assert off_grid.success.all()
-    assert not off_grid.survives_8bit.any()  # 128/255 is 0.6/255 away, outside the ball
+    both = pixels.repeat(2, 1, 1, 1), LABEL.repeat(2), torch.cat([firm, frail]), "linf", 1 / 255
+    assert verify(subject, *both).success.tolist() == [True, True]
+    assert survives_8bit(subject, *both).tolist() == [True, False]
+    off_grid = pixels + 0.4 / 255, LABEL, firm, "linf", 0.3 / 255
+    assert verify(subject, *off_grid).success.all()
+    assert not survives_8bit(subject, *off_grid).any()  # 128/255 is 0.6/255 away, outside the ball
 
 
 def test_a_tie_at_the_top_is_not_correct():
@@ -147,3 +146,27 @@ def test_mixed_batch_keeps_rows_apart(subject):
     assert found.success.tolist() == [True, False, False, False]
     assert found.rejected == 2
     assert found.only(torch.tensor([0])).success.tolist() == [True]
+
+
+def test_what_does_not_fit_into_memory_is_looked_at_in_parts(subject):
+    class Tight(Brightness):
+        sizes = ()
+
+        def forward(self, pixels):
+            self.sizes = (*self.sizes, len(pixels))
+            if len(pixels) > 3:
+                raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 1 bytes")
+            return super().forward(pixels)
+
+    tight = Tight()
+    candidates = torch.cat([HONEST, CLEAN] * 5)
+    arguments = CLEAN.repeat(10, 1, 1, 1), LABEL.repeat(10), candidates, "linf", EPS
+    assert torch.equal(verify(subject_of(tight), *arguments).success, verify(subject, *arguments).success)
+    assert tight.sizes == (10, 5, 2, 2, 2, 2, 2)
+    with pytest.raises(ValueError, match="shape"):  # any other error is none of memory
+        decide(subject_of(Misshapen()), CLEAN, LABEL)
+
+
+class Misshapen(nn.Module):
+    def forward(self, pixels):
+        raise ValueError("shape")
