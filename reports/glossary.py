@@ -49,7 +49,7 @@ _THREAT: Entry = ("Threat model", "What an attacker wants, knows and may do. A r
 _WAIVER: Entry = ("Waiver", "The failure of a rule, accepted by a named person for a reason, until a date.")
 _EPS: Entry = (
     "eps (ε)",
-    "The largest change that an attack may make to a pixel (norm linf) or to the image (norm l2).",
+    "The largest change that an attack may make to a pixel (norm linf) or to the image (norms l2 and l1).",
 )
 _TRUST: Entry = (
     "Trust exception",

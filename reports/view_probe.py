@@ -53,7 +53,7 @@ class ProbeView:
 
     @property
     def control_failed(self) -> bool:
-        """Whether the probe missed what was planted for it."""
+        """Whether the probe missed what was planted for it, or another check of itself failed."""
         return any(not control.passed for control in self.controls)
 
 

@@ -95,9 +95,7 @@ def _unjudged_gaps(report: Report) -> list[str]:
 
 def _control_steps(report: Report) -> list[str]:
     failed = [r.probe for r in report.record.results if any(not control.passed for control in r.controls)]
-    return [
-        f"Do not rely on {probe}: its positive control failed. Repair the set-up and run it again." for probe in failed
-    ]
+    return [f"Do not rely on {probe}: a control of it failed. Repair the set-up and run it again." for probe in failed]
 
 
 def _steps(verdicts: list[Verdict], report: Report, registry: Registry) -> list[str]:

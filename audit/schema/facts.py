@@ -84,7 +84,7 @@ class Evidence(Frozen):
 
 
 class PositiveControl(Frozen):
-    """The probe's own proof that it can find what it looks for, on planted truth."""
+    """The probe's own proof that it works on this subject: it finds what was planted, or passes a check of itself."""
 
     name: str
     passed: bool

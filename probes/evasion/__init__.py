@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 
@@ -12,20 +13,21 @@ from probes.evasion.control import control_units, judge_control
 from probes.evasion.figures import curve, examples, table
 from probes.evasion.notices import diagnose
 from probes.evasion.outcome import Outcome, clean_accuracy, measurements
+from probes.evasion.selfchecks import Check, check_gradients, check_strength, summary
 from probes.evasion.units import attack_chunk, chunks
 
 __all__ = ["EvasionConfig", "evasion"]
 
-WHERE = {"norm": "how a change is measured: linf or l2", "eps": "radius in units of the pixel range, such as 8/255"}
+WHERE = {"norm": "how a change is measured: linf, l2 or l1", "eps": "radius in units of the pixel range, such as 8/255"}
 MOST_EXAMPLES = 6
 
 
 @probe(
     id="evasion",
-    version=1,
+    version=2,
     question="How often does the model stay right when someone changes the pixels a little on purpose?",
     config=EvasionConfig,
-    needs={"gradients", "logits", "data:eval", "package:torchattacks"},
+    needs={"gradients", "logits", "data:eval"},
     metrics=[
         MetricSpec(
             id="evasion.robust_accuracy",
@@ -61,14 +63,14 @@ MOST_EXAMPLES = 6
         ),
     ],
     threat_model="Goal: any wrong class for a given image. Knowledge: white-box, weights and gradients. Capability: "
-    "change pixels within a ball around the image (Linf or L2, before rounding to 8 bits) and within [0, 1]. Budget: "
-    "one FGSM step and the stated number of PGD steps and random starts an image and radius.",
+    "change pixels within a ball around the image (Linf, L2 or L1, before rounding to 8 bits) and within [0, 1]. "
+    "Budget: the stated steps, targets, random starts and queries an image.",
     how_to_read="Robust accuracy at 8/255 says how many images stay right when every pixel value may move by up to "
     "8 of 255 levels. It is an upper bound: low proves weakness, high proves nothing until stronger attacks and a "
     "certified lower bound agree. Undefended models fall to about zero.",
     limits=[
-        "Only FGSM, PGD on the cross-entropy and one draw of noise; adaptive or black-box attacks may break more.",
-        "Masked gradients make these attacks fail: heed the positive control and the zero_gradient diagnostic.",
+        "No fixed list of attacks suffices against a defence built to withstand it; an adaptive attack may break more.",
+        "Masked gradients make gradient attacks fail: heed the positive control and the notices.",
         "Norm balls only: rotations, patches, weather and unrestricted changes are not covered.",
         "Intervals cover the choice of samples, not the weakness of the attacks.",
     ],
@@ -77,7 +79,8 @@ MOST_EXAMPLES = 6
         "Madry et al. 2018, Towards Deep Learning Models Resistant to Adversarial Attacks, arXiv 1706.06083",
         "Carlini et al. 2019, On Evaluating Adversarial Robustness, arXiv 1902.06705",
         "Croce & Hein 2020, Reliable Evaluation of Adversarial Robustness, arXiv 2003.01690",
-        "Kim 2020, Torchattacks, arXiv 2010.01950",
+        "Pintor et al. 2021, Fast Minimum-norm Adversarial Attacks, arXiv 2102.12827",
+        "Andriushchenko et al. 2020, Square Attack, arXiv 1912.00049",
     ],
     cost=cost,
 )
@@ -87,7 +90,7 @@ def evasion(subject: Subject, data: Data, config: EvasionConfig, ctx: RunContext
     n = min(config.samples, len(split))
     work = partial(attack_chunk, subject, split)
     controls = ctx.map(work, control_units(config, subject.input_shape, n))
-    outcomes = _outcomes(config, ctx.map(work, chunks(config, n)))
+    outcomes = _outcomes(config, math.prod(subject.input_shape), ctx.map(work, chunks(config, n)))
     if len(controls) < len(config.norms) or len(outcomes) < len(config.norms):
         text = f"The budget ended before {min(config.chunk, n)} samples were attacked in each norm; raise it, or lower "
         raise Inconclusive("budget", text + "evasion.chunk.")
@@ -98,18 +101,26 @@ def evasion(subject: Subject, data: Data, config: EvasionConfig, ctx: RunContext
             f"None of the first {most.n} samples is right without an attack, so there is nothing to attack. Check the "
         )
         raise Inconclusive("no_correct_samples", text + "labels' order and the preprocessing.")
-    for norm, tally in zip(config.norms, controls, strict=True):
-        yield judge_control(tally, norm, subject.num_classes, len(config.attacks))
+    checks = [
+        Check(judge_control(tally, norm, subject.num_classes, len(config.attacks)), fatal=True)
+        for norm, tally in zip(config.norms, controls, strict=True)
+    ]
+    checks += check_gradients(most)
+    for outcome in outcomes.values():
+        checks += check_strength(outcome)
+    yield from (check.control for check in checks)
+    evaluation = summary(checks)
+    ctx.diagnose(evaluation.code, evaluation.text, evaluation.severity)
     diagnose(list(outcomes.values()), n, ctx)
     for outcome in outcomes.values():
-        yield from measurements(outcome, config)
+        yield from measurements(outcome, config, subject.num_classes)
         yield curve(outcome)
         yield from examples(outcome, subject, split, ctx, MOST_EXAMPLES // len(outcomes))
         yield table(outcome, split, ctx)
 
 
-def _outcomes(config: EvasionConfig, tallies: Sequence[Tally]) -> dict[Norm, Outcome]:
+def _outcomes(config: EvasionConfig, pixels: int, tallies: Sequence[Tally]) -> dict[Norm, Outcome]:
     """Tallies in the order of `chunks`, by norm; a norm without any is left out."""
     count = len(config.norms)
     by_norm = {norm: tallies[place::count] for place, norm in enumerate(config.norms)}
-    return {norm: Outcome.join(config, norm, parts) for norm, parts in by_norm.items() if parts}
+    return {norm: Outcome.join(config, norm, pixels, parts) for norm, parts in by_norm.items() if parts}

@@ -1,8 +1,8 @@
 """The positive control: at a radius where no classifier can be robust, the attack has to break nearly everything.
 
-Within Linf 0.5, and L2 0.5 * sqrt(values of an image), every image can become plain grey, which has one class. So at
-most the samples of one class can be robust there, and an attack that leaves more alone does not work on this model:
-masked gradients, or a defect.
+Within Linf 0.5, L2 0.5 * sqrt(values of an image) and L1 0.5 * values, every image can become plain grey, which has one
+class. So at most the samples of one class can be robust there, and an attack that leaves more alone does not work on
+this model: masked gradients, or a defect.
 
 Source: Carlini et al. 2019, section 4.2 (unbounded attacks reach 100 %), arXiv 1902.06705.
 """
@@ -14,11 +14,10 @@ from scipy.special import bdtrc
 
 from audit.api import PositiveControl, Tally, Unit
 from audit.toolkit.norms import Norm, grey_radius
-from probes.evasion.config import EvasionConfig
+from probes.evasion.config import CONTROLLED, EvasionConfig
 from probes.evasion.samples import NEVER
-from probes.evasion.units import Plan
+from probes.evasion.searches import Plan
 
-MOST_SAMPLES = 64
 LEVEL = 0.001
 """A working attack fails the control at most this often."""
 CHANCE_FACTOR = 1.5
@@ -29,8 +28,8 @@ def control_units(config: EvasionConfig, shape: tuple[int, int, int], n: int) ->
     """One unit a norm, on the first samples of the order."""
     units = []
     for norm in config.norms:
-        params = Plan.of(config, norm).params() | {"eps": [repr(grey_radius(norm, shape))]}
-        units.append(Unit(name=f"control/{norm}", params=params, positions=range(min(n, MOST_SAMPLES))))
+        params = Plan.of(config, norm).params() | {"eps": [repr(grey_radius(norm, shape))], "pressed": 0}
+        units.append(Unit(name=f"control/{norm}", params=params, positions=range(min(n, CONTROLLED))))
     return units
 
 
@@ -38,21 +37,24 @@ def judge_control(tally: Tally, norm: Norm, num_classes: int, attacks: int) -> P
     """Whether the attacks of the plan, without the noise, left no more than chance could.
 
     Judged among samples that are right on the clean image, by an exact one-sided binomial test at level 0.001. Where
-    there are too few of them for the test to ever fail, at least one must be broken.
+    there are too few of them for the test to ever fail, at least one must be broken. Where all are of one class, all
+    may stay right, and nothing is shown.
     """
     arrays = tally.arrays
     correct = arrays["clean_correct"].astype(bool)
     by_attack = (arrays["broken"] != NEVER) & (arrays["attack"] < attacks)
     standing = int((correct & ~by_attack & (arrays["broke_down"] == NEVER)).sum())
     n = int(correct.sum())
-    radius = "0.5" if norm == "linf" else "0.5*sqrt(values of an image)"
+    radius = {"linf": "0.5", "l2": "0.5*sqrt(values of an image)", "l1": "0.5*values of an image"}[norm]
     largest = np.bincount(arrays["labels"][correct]).max() / n if n else 1.0
     share = min(1.0, max(CHANCE_FACTOR / num_classes, float(largest)))
-    passed = n > 0 and standing < n and float(bdtrc(standing - 1, n, share)) >= LEVEL
+    passed = n > 0 and (standing < n or share == 1) and float(bdtrc(standing - 1, n, share)) >= LEVEL
     return PositiveControl(
         name=f"grey-radius-{norm}",
         passed=passed,
         expected=f"at {norm} radius {radius}, where every image can become grey, at least one right sample breaks and "
         f"not significantly more than {share:.1%} stay correct (exact binomial test, level {LEVEL})",
-        observed=f"{standing} of {n} stayed correct" if n else "no correct sample to attack",
+        observed=(f"{standing} of {n} stayed correct" + (", all of one class" if largest == 1 else ""))
+        if n
+        else "no correct sample to attack",
     )

@@ -13,31 +13,41 @@ from PIL import Image
 
 from audit.api import Curve, DataSplit, Evidence, ImageGrid, ImageTile, RunContext, Series, Subject
 from audit.toolkit.norms import parse_eps
-from audit.toolkit.statistics import proportion
+from audit.toolkit.statistics import band_half_width, proportion
 from probes.evasion.outcome import Mask, Outcome
 from probes.evasion.samples import NEVER
 
 Pixels = npt.NDArray[np.float32]
+CURVE_POINTS = 41
+"""Radii at which the attacked curve is drawn, beside those of the plan."""
+LABELS = {
+    "linf": "L-infinity radius, in 1/255 of the pixel range",
+    "l2": "L2 radius, pixels in [0, 1]",
+    "l1": "L1 radius, pixels in [0, 1]",
+}
 SMALLEST_SIDE = 64
 """Images below this are enlarged by a whole factor, pixel by pixel."""
 
 
 def curve(outcome: Outcome) -> Curve:
-    """Accuracy against the radius, attacked and under noise."""
-    indices = [-1, *(index for index, eps in enumerate(outcome.eps) if parse_eps(eps, outcome.norm) > 0)]
-    unit = 255 if outcome.norm == "linf" else 1
-    x = [0.0 if index < 0 else parse_eps(outcome.eps[index], outcome.norm) * unit for index in indices]
-    attacked = _series("attacked (at most)", x, [outcome.robust(index) for index in indices])
-    noise = _series("random noise", x, [outcome.withstood_noise(index) for index in indices])
-    points = "; ".join(f"{value:.1%} at {radius:g}" for radius, value in zip(attacked.x, attacked.y, strict=True))
-    label = (
-        "L-infinity radius, in 1/255 of the pixel range" if outcome.norm == "linf" else "L2 radius, pixels in [0, 1]"
-    )
+    """Accuracy against the radius: under attack at every radius up to the largest, under noise at those of the plan."""
+    listed = [(index, parse_eps(eps, outcome.norm)) for index, eps in enumerate(outcome.eps)]
+    listed = [(index, radius) for index, radius in listed if radius > 0]
+    between = np.linspace(0, max((radius for _, radius in listed), default=0), CURVE_POINTS)
+    radii = sorted({*between.tolist(), *(radius for _, radius in listed)})
+    standing = {radius: outcome.robust(index) for index, radius in listed}
+    attacked = _banded([(radius, standing.get(radius, outcome.robust_within(radius))) for radius in radii], outcome)
+    noise = _series([(-1, 0.0), *listed], outcome)
+    at = dict(zip(attacked.x, attacked.y, strict=True))
+    unit = _unit(outcome)
+    points = "; ".join(f"{at[radius * unit]:.1%} at {radius * unit:g}" for radius in (0.0, *(r for _, r in listed)))
+    label = LABELS[outcome.norm]
     return Curve(
         id=f"accuracy-{outcome.norm}",
         title=f"Accuracy under attack, {outcome.norm}",
-        caption=f"Share of {outcome.n} samples still right at each radius, with 95 % intervals; stronger attacks may "
-        "lower it. Where the noise line falls as well, no adversary is needed.",
+        caption=f"Share of {outcome.n} samples still right at each radius, by each one's nearest adversarial example; "
+        "stronger attacks may lower it. The attacked line's 95 % band holds at all radii at once, the noise line's "
+        "intervals at one each. Where the noise line falls as well, no adversary is needed.",
         alt=f"Accuracy under attack by {label}: {points}.",
         x_label=label,
         y_label="accuracy",
@@ -46,12 +56,31 @@ def curve(outcome: Outcome) -> Curve:
     )
 
 
-def _series(name: str, x: Sequence[float], standing: Sequence[Mask]) -> Series:
-    bands = [proportion(int(mask.sum()), len(mask)) for mask in standing]
+def _unit(outcome: Outcome) -> float:
+    return 255.0 if outcome.norm == "linf" else 1.0
+
+
+def _banded(standing: Sequence[tuple[float, Mask]], outcome: Outcome) -> Series:
+    """What stands at each radius, with the band of the whole curve."""
+    shares = [float(mask.mean()) for _, mask in standing]
+    half = band_half_width(outcome.n)
     return Series(
-        name=name,
-        x=tuple(x),
-        y=tuple(float(mask.mean()) for mask in standing),
+        name="attacked (at most)",
+        x=tuple(radius * _unit(outcome) for radius, _ in standing),
+        y=tuple(shares),
+        low=tuple(max(share - half, 0.0) for share in shares),
+        high=tuple(min(share + half, 1.0) for share in shares),
+    )
+
+
+def _series(listed: Sequence[tuple[int, float]], outcome: Outcome) -> Series:
+    """What withstands noise at the radii of the plan, each with its interval."""
+    masks = [outcome.withstood_noise(index) for index, _ in listed]
+    bands = [proportion(int(mask.sum()), len(mask)) for mask in masks]
+    return Series(
+        name="random noise",
+        x=tuple(radius * _unit(outcome) for _, radius in listed),
+        y=tuple(float(mask.mean()) for mask in masks),
         low=tuple(band.low for band in bands),
         high=tuple(band.high for band in bands),
     )
@@ -134,7 +163,7 @@ def _png(pixels: Pixels) -> bytes:
 def table(outcome: Outcome, split: DataSplit, ctx: RunContext) -> Evidence:
     """One row a sample, as parquet."""
     arrays = outcome.arrays
-    broken = arrays["broken"] != NEVER
+    found = np.isfinite(arrays["distance"])
     columns = {
         "position": np.arange(outcome.n),
         "id": split.sample_ids(range(outcome.n)),
@@ -143,13 +172,13 @@ def table(outcome: Outcome, split: DataSplit, ctx: RunContext) -> Evidence:
         "clean_predicted": arrays["clean_predicted"],
         "breaking_eps": [outcome.eps[index] if index != NEVER else None for index in arrays["broken"].tolist()],
         "attack": [outcome.attack_name(row) or None for row in range(outcome.n)],
-        "distance": pa.array(arrays["distance"], mask=~broken),
-        "predicted": pa.array(arrays["predicted"], mask=~broken),
-        "confidence": pa.array(arrays["confidence"], mask=~broken),
-        "survives_8bit": pa.array(arrays["survives_8bit"].astype(bool), mask=~broken),
+        "distance": pa.array(arrays["distance"], mask=~found),
+        "predicted": pa.array(arrays["predicted"], mask=~found),
+        "confidence": pa.array(arrays["confidence"], mask=~found),
+        "survives_8bit": pa.array(arrays["survives_8bit"].astype(bool), mask=~found),
         "nan_eps": [outcome.eps[index] if index != NEVER else None for index in arrays["broke_down"].tolist()],
     }
     stream = io.BytesIO()
     pq.write_table(pa.table(columns), stream)
-    text = f"every sample's smallest breaking {outcome.norm} radius among those tried, and what broke it"
+    text = f"every sample's nearest adversarial example in {outcome.norm}, and what found it"
     return ctx.evidence(f"samples-{outcome.norm}.parquet", stream.getvalue(), "per-sample-table", text)

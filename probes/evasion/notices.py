@@ -16,10 +16,10 @@ TEXTS = {
     "nan_on_clean": "Clean images give NaN or infinite logits and count as not right",
     "nan_under_attack": "Samples were driven to NaN or infinity in the ball; counted as not robust, not as fooled",
     "noise_beats_attack": "Blind noise broke samples that the attacks had not; the attacks are too weak here",
-    "nonfinite_gradient": "Correct samples have a gradient of NaN or infinity, which gradient attacks cannot follow",
+    "nonfinite_gradient": "Correct samples have a gradient of NaN or infinity; those entries were taken as zero",
     "rejected_candidates": "Candidates left the box or the ball; none was counted",
-    "zero_gradient": "Correct samples have an input gradient of exactly zero; gradient attacks on the cross-entropy "
-    "are blind there and the upper bound is loose",
+    "zero_gradient": "Correct samples have a gradient of the cross-entropy of exactly zero; attacks that climb it are "
+    "blind there, those of this probe climb margins",
 }
 
 
@@ -35,13 +35,13 @@ def diagnose(outcomes: Sequence[Outcome], n: int, ctx: RunContext) -> None:
 def _count(code: str, outcome: Outcome, n: int) -> int:
     """How often a notice applies in a norm; 0 when it need not be said."""
     arrays, correct = outcome.arrays, outcome.correct
-    zero = outcome.values["zero_gradients"]
+    zero = int(arrays["census_ce_zero"].sum())
     return {
         "budget": outcome.n if outcome.n < n else 0,
         "nan_on_clean": int((~arrays["clean_finite"].astype(bool)).sum()),
         "nan_under_attack": int((correct & (arrays["broke_down"] != NEVER)).sum()),
-        "noise_beats_attack": int((arrays["attack"] == len(outcome.attacks)).sum()),
-        "nonfinite_gradient": outcome.values["nonfinite_gradients"],
+        "noise_beats_attack": int((arrays["attack"] == outcome.place("noise")).sum()),
+        "nonfinite_gradient": int(arrays["census_nonfinite"].sum()),
         "rejected_candidates": outcome.values["rejected"],
         "zero_gradient": zero if zero > ZERO_GRADIENT_SHARE * int(correct.sum()) else 0,
     }[code]

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from audit.api import Claim, Measurement, Tally
-from audit.toolkit.norms import Norm
+from audit.toolkit.norms import Norm, radius_with_slack
 from audit.toolkit.statistics import proportion
-from probes.evasion.config import EvasionConfig
+from probes.evasion.config import AttackName, EvasionConfig, finders
 
 Mask = npt.NDArray[np.bool_]
 
@@ -25,18 +25,21 @@ class Outcome:
         norm: which.
         eps: radii in canonical form, ascending.
         attacks: the plan's, in order.
-        arrays: see `Samples.arrays`, joined; `shown_rows` are positions.
+        pixels: values of an image.
+        arrays: see `Samples.arrays`, joined; `shown_rows` are positions. Those of `census.Census`, with that prefix,
+            have a row for each right sample.
         values: sums over units of what was counted.
     """
 
     norm: Norm
     eps: tuple[str, ...]
-    attacks: tuple[str, ...]
+    attacks: tuple[AttackName, ...]
+    pixels: int
     arrays: Mapping[str, npt.NDArray[Any]]
     values: Mapping[str, int]
 
     @classmethod
-    def join(cls, config: EvasionConfig, norm: Norm, tallies: Sequence[Tally]) -> Outcome:
+    def join(cls, config: EvasionConfig, norm: Norm, pixels: int, tallies: Sequence[Tally]) -> Outcome:
         """The tallies of consecutive chunks."""
         starts = np.cumsum([0] + [len(tally.arrays["labels"]) for tally in tallies])
         parts = [
@@ -44,9 +47,8 @@ class Outcome:
             for tally, start in zip(tallies, starts, strict=False)
         ]
         arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        counted = ("zero_gradients", "nonfinite_gradients", "proposed", "rejected")
-        values = {name: sum(int(tally.values[name]) for tally in tallies) for name in counted}
-        return cls(norm, config.radii(norm), config.attacks, arrays, values)
+        values = {name: sum(int(tally.values[name]) for tally in tallies) for name in tallies[0].values}
+        return cls(norm, config.radii(norm), config.attacks, pixels, arrays, values)
 
     @property
     def n(self) -> int:
@@ -63,6 +65,11 @@ class Outcome:
         whole = np.minimum(self.arrays["broken"], self.arrays["broke_down"]) > index
         return np.asarray(self.correct & whole)
 
+    def robust_within(self, radius: float) -> Mask:
+        """The same up to any radius, listed or not."""
+        nearest = np.minimum(self.arrays["distance"], self.arrays["down_distance"])
+        return np.asarray(self.correct & (nearest > radius_with_slack(radius, self.norm, self.pixels) * (radius > 0)))
+
     def fooled(self, index: int) -> Mask:
         """Right samples with a verified adversarial example up to this radius."""
         return np.asarray(self.correct & (self.arrays["broken"] <= index))
@@ -74,13 +81,17 @@ class Outcome:
     def attack_name(self, row: int) -> str:
         """What broke a sample; empty where nothing did."""
         place = int(self.arrays["attack"][row])
-        return "" if place < 0 else (*self.attacks, "noise")[place]
+        return "" if place < 0 else finders(self.attacks)[place]
+
+    def place(self, finder: str) -> int:
+        """Where the array `attack` means this one."""
+        return finders(self.attacks).index(finder)
 
 
-def measurements(outcome: Outcome, config: EvasionConfig) -> Iterator[Measurement]:
+def measurements(outcome: Outcome, config: EvasionConfig, num_classes: int) -> Iterator[Measurement]:
     """Accuracy and success at every radius of a norm."""
     assumptions = (
-        f"attacks: {config.attack_text()}; then one draw of noise",
+        f"attacks: {config.attack_text(num_classes)}",
         "white-box, pixels in [0, 1] before rounding to 8 bits, every candidate verified in float32",
         "not robust: wrong without an attack, a tie at the top, or driven to NaN",
     )
@@ -133,7 +144,5 @@ def _survival(outcome: Outcome) -> Iterator[Measurement]:
             n=n,
             claim=Claim.ESTIMATE,
             interval=proportion(kept, n),
-            assumptions=(
-                "of the examples found at each sample's smallest breaking radius, which lie near the boundary",
-            ),
+            assumptions=("of each sample's nearest example, in the smallest of the listed balls that holds it",),
         )

@@ -1,52 +1,37 @@
-"""One unit of work: attack a chunk of samples in one norm, at ascending radii."""
+"""One unit of work: attack a chunk of samples in one norm, for each sample's nearest adversarial example."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import fields, replace
 from typing import Any
 
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from audit.adapters import torchattacks
-from audit.api import DataSplit, Inconclusive, RunContext, Subject, Tally, Unit
-from audit.toolkit.norms import Norm, noisy, parse_eps
-from audit.toolkit.verification import VerifiedCandidates, decide, verify
-from probes.evasion.config import AttackName, EvasionConfig
+from audit.api import DataSplit, RunContext, Subject, Tally, Unit
+from audit.attacks.census import Census, take_census
+from audit.attacks.target import opened
+from audit.toolkit.norms import noisy, parse_eps, radius_with_slack, widest
+from audit.toolkit.verification import VerifiedCandidates, decide, survives_8bit, verify
+from probes.evasion.config import (
+    SHORT_SHARE,
+    SHORT_SQUARE,
+    SQUARE_PRESSED,
+    AttackName,
+    EvasionConfig,
+    in_ball,
+    unbounded,
+)
 from probes.evasion.samples import NEVER, Samples
+from probes.evasion.searches import Plan, Searches
 
 SHOWN = 6
 """Adversarial images that a unit keeps, those nearest to their originals."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """All that decides a unit's result beside its samples."""
-
-    norm: Norm
-    eps: tuple[str, ...]
-    attacks: tuple[AttackName, ...]
-    steps: int
-    step_factor: float
-    restarts: int
-
-    @classmethod
-    def of(cls, config: EvasionConfig, norm: Norm) -> Plan:
-        """The plan of a norm."""
-        return cls(norm, config.radii(norm), config.attacks, config.steps, config.step_factor, config.restarts)
-
-    @classmethod
-    def read(cls, params: Mapping[str, Any]) -> Plan:
-        """The plan in a unit's parameters."""
-        return cls(**{**params, "eps": tuple(params["eps"]), "attacks": tuple(params["attacks"])})
-
-    def params(self) -> dict[str, Any]:
-        """As JSON values."""
-        return {name: getattr(self, name) for name in self.__slots__} | {
-            "eps": list(self.eps),
-            "attacks": list(self.attacks),
-        }
+DRAWS = 20
+"""Passes that a search takes the mean of where the model answers at random (Athalye et al. 2018, arXiv 1802.00420)."""
+VOTES = 5
+"""Calls of such a model of which most decide whether an image is right or wrong."""
 
 
 def chunks(config: EvasionConfig, n: int) -> list[Unit]:
@@ -63,99 +48,233 @@ def chunks(config: EvasionConfig, n: int) -> list[Unit]:
 
 
 def attack_chunk(subject: Subject, split: DataSplit, unit: Unit, ctx: RunContext) -> Tally:
-    """Finds for every sample the smallest radius of the plan at which it breaks.
-
-    Radii ascend and balls are nested: what broke in a smaller ball is broken in every larger one and is not attacked
-    again, so accuracy can only fall with the radius.
-    """
+    """Finds for every sample the nearest adversarial example that the plan's attacks find."""
     plan = Plan.read(unit.params)
     batch = split.take(unit.positions)
-    clean = decide(subject, batch.pixels, batch.labels)
-    samples = Samples.start(batch, clean)
-    zero, broken_gradients = count_bad_gradients(subject, batch.pixels[clean.correct], batch.labels[clean.correct])
-    proposed = rejected = 0
-    for index, text in enumerate(plan.eps):
-        eps = parse_eps(text, plan.norm)
-        for name, start in _calls(plan):
-            rows = samples.unbroken()
-            if eps > 0 and len(rows):
-                found = _propose(subject, samples, rows, plan, eps, name, ctx.torch_generator(f"{text}/{name}/{start}"))
-                samples.record(rows, *found, index, plan.attacks.index(name))
-                proposed += len(rows)
-                rejected += found[1].rejected
-        if eps > 0:
-            _shake(subject, samples, plan, index, eps, ctx)
-    values = {
-        "zero_gradients": zero,
-        "nonfinite_gradients": broken_gradients,
-        "proposed": proposed,
-        "rejected": rejected,
-    }
-    return Tally(values=values, arrays=samples.arrays(SHOWN))
+    positions = torch.tensor(list(unit.positions))
+    with opened(subject, seed=int(torch.randint(2**31, (), generator=ctx.torch_generator("subject")))) as target:
+        samples = Samples.start(batch, decide(subject, batch.pixels, batch.labels))
+        right = samples.clean.correct
+        census = take_census(target, batch.pixels[right], batch.labels[right])
+        if bool(census.random.any()):
+            target.draws = DRAWS
+            samples.settle([decide(subject, batch.pixels, batch.labels).correct for _ in range(VOTES - 1)])
+        work = _Chunk(subject, samples, plan, ctx, Searches(target, samples, plan, ctx.torch_generator), positions)
+        work.run()
+        away = work.away()
+    arrays = samples.arrays(work.slack, SHOWN) | _named("census", census) | _named("away", away)
+    return Tally(values=work.counts(), arrays=arrays)
 
 
-def count_bad_gradients(subject: Subject, pixels: Tensor, labels: Tensor) -> tuple[int, int]:
-    """How many samples have an input gradient of exactly zero, and how many one that is not finite.
+def _named(prefix: str, census: Census) -> dict[str, npt.NDArray[Any]]:
+    return {f"{prefix}_{field.name}": getattr(census, field.name).numpy() for field in fields(census)}
 
-    Of the cross-entropy summed over samples in float32, which is what the attacks climb, without their 1/n.
 
-    Raises:
-        Inconclusive: when the output does not depend differentiably on the pixels at all.
+class _Chunk:
+    """The order in which a chunk's samples are attacked, and the harness between the attacks and the books.
+
+    Attributes:
+        pressed, queried: (n,) bool, the samples on which the longer search and all of Square's queries check the plan's
+            attacks: see `selfchecks`.
+        by_square, by_longer, met_square, met_longer: (n,) bool, what these broke and what they were tried on.
     """
-    if not len(pixels):
-        return 0, 0
-    with subject.untouched(), torch.enable_grad():
-        inputs = pixels.to(subject.device).requires_grad_(True)
-        logits = subject.logits(inputs)
-        loss = torch.nn.functional.cross_entropy(logits, labels.to(subject.device), reduction="sum")
-        gradient = torch.autograd.grad(loss, inputs, allow_unused=True)[0] if loss.requires_grad else None
-    if gradient is None:
-        text = "The logits carry no gradient to the pixels, so gradient attacks say nothing. A black-box attack would."
-        raise Inconclusive("no_gradients", text)
-    zero = (gradient == 0).flatten(1).all(dim=1)
-    return int(zero.sum()), int((~gradient.flatten(1).isfinite().all(dim=1)).sum())
 
-
-def _calls(plan: Plan) -> list[tuple[AttackName, int]]:
-    """Attacks in order, PGD once a random start."""
-    return [(name, start) for name in plan.attacks for start in range(plan.restarts if name == "pgd" else 1)]
-
-
-def _propose(
-    subject: Subject,
-    samples: Samples,
-    rows: Tensor,
-    plan: Plan,
-    eps: float,
-    name: AttackName,
-    generator: torch.Generator,
-) -> tuple[Tensor, VerifiedCandidates]:
-    """Candidates of one attack for some rows, and what the harness finds them to be."""
-    pixels, labels = samples.pixels[rows], samples.labels[rows]
-    if name == "fgsm":
-        candidates = torchattacks.fgsm(subject, pixels, labels, norm=plan.norm, eps=eps)
-    else:
-        candidates = torchattacks.pgd(
-            subject,
-            pixels,
-            labels,
-            norm=plan.norm,
-            eps=eps,
-            steps=plan.steps,
-            step_size=plan.step_factor * eps / plan.steps,
-            generator=generator,
+    def __init__(
+        self, subject: Subject, samples: Samples, plan: Plan, ctx: RunContext, searches: Searches, positions: Tensor
+    ) -> None:
+        self.subject, self.samples, self.plan, self.ctx, self.searches = subject, samples, plan, ctx, searches
+        self.pressed = positions < plan.pressed
+        self.queried = positions < min(plan.pressed, SQUARE_PRESSED)
+        self.eps = [parse_eps(text, plan.norm) for text in plan.eps]
+        self.indices = [index for index, eps in enumerate(self.eps) if eps > 0]
+        values = samples.pixels[0].numel()
+        self.slack = [radius_with_slack(eps, plan.norm, values) if eps > 0 else 0.0 for eps in self.eps]
+        self.widest = widest(plan.norm, subject.input_shape)
+        self.proposed = self.rejected = 0
+        self.by_square, self.by_longer, self.met_square, self.met_longer = (
+            torch.zeros_like(self.pressed) for _ in range(4)
         )
-    return candidates.cpu(), verify(subject, pixels, labels, candidates, plan.norm, eps)
+        self.ends: list[tuple[Tensor, Tensor]] = []
 
+    def counts(self) -> dict[str, int]:
+        """What `selfchecks` and notices are told of."""
+        return {
+            "proposed": self.proposed,
+            "rejected": self.rejected,
+            "square_tried": int(self.met_square.sum()),
+            "square_broke": int(self.by_square.sum()),
+            "longer_tried": int(self.met_longer.sum()),
+            "longer_broke": int(self.by_longer.sum()),
+        }
 
-def _shake(subject: Subject, samples: Samples, plan: Plan, index: int, eps: float, ctx: RunContext) -> None:
-    """One draw of blind noise for every sample that no noise has broken yet; what it breaks is broken."""
-    rows = (samples.clean.correct & (samples.by_noise == NEVER)).nonzero().flatten()
-    if not len(rows):
-        return
-    generator = ctx.torch_generator(f"{plan.eps[index]}/noise")
-    candidates = noisy(samples.pixels[rows], plan.norm, eps, generator)
-    verified = verify(subject, samples.pixels[rows], samples.labels[rows], candidates, plan.norm, eps)
-    samples.by_noise[rows[verified.success]] = index
-    ahead = samples.broken[rows] == NEVER
-    samples.record(rows[ahead], candidates[ahead], verified.only(ahead), index, len(plan.attacks))
+    def away(self) -> Census:
+        """The census away from the data, where a gradient that is right at the images alone would be seen.
+
+        At random images on the surface of the largest ball that each sample withstands, and where the longer search
+        ended without success.
+        """
+        rows, radii = self._standing(torch.ones_like(self.pressed))
+        images, places = [self.searches.on_surface(rows, radii)], [rows]
+        for ended, found in self.ends:
+            still = torch.isin(ended, rows)
+            images.append(found[still])
+            places.append(ended[still])
+        return take_census(self.searches.target, torch.cat(images), self.samples.labels[torch.cat(places)])
+
+    def run(self) -> None:
+        """FGSM and noise at every radius, FMN once, the rest at the largest radius that a sample withstands.
+
+        A sample that withstood everything at a radius is not attacked at smaller ones, whose balls lie inside. One
+        that was broken is, in the smaller balls that do not hold its example. So nearly every sample meets the dear
+        attacks once, whatever the number of radii.
+        """
+        if self.indices:
+            self._first()
+        stands = torch.zeros(len(self.samples.labels), dtype=torch.bool)
+        for index in reversed(self.indices):
+            for name in in_ball(self.plan.attacks):
+                self._within(name, index, self._rows(index, but=stands))
+            stands |= self.samples.whole(self.slack[index]) & (self.samples.down_distance > self.slack[index])
+        planned = "square" in self.plan.attacks
+        if planned:
+            self._square(planned)
+        for index in self.indices:
+            self._shake(index)
+        if not planned:
+            self._square(planned)
+        self._longer()
+        self._round()
+
+    def _first(self) -> None:
+        """The fast gradient at every radius, then the searches for the nearest image of all."""
+        if "fgsm" in self.plan.attacks:
+            for index in self.indices:
+                self._within("fgsm", index, self._rows(index))
+        if "fmn" in self.plan.attacks:
+            self._nearest()
+        if "cw" in self.plan.attacks and self.plan.norm == "l2":
+            rows = self._rows(self.indices[0])
+            if len(rows):
+                self._take(rows, self.searches.carlini_wagner(rows), self.widest, self._place("cw"))
+        for name in unbounded(self.plan.attacks):
+            rows = self._rows(self.indices[0])
+            if len(rows):
+                self._take(rows, self.searches.within(name, rows, self.widest), self.widest, self._place(name))
+
+    def _nearest(self) -> None:
+        """FMN: shortly on every right sample, then with all steps where nothing lies within the smallest radius.
+
+        For most samples the short search is within 1 % of the long one.
+        """
+        for steps in (max(1, self.plan.steps // SHORT_SHARE), self.plan.steps):
+            whole = self.samples.whole(self.slack[self.indices[0]])
+            rows = (whole if steps == self.plan.steps else self.samples.clean.correct).nonzero().flatten()
+            if len(rows):
+                self._take(rows, self.searches.nearest(rows, steps), self.widest, self._place("fmn"))
+
+    def _square(self, planned: bool) -> None:
+        """Square on all that stands for a part of its queries, and on some to the end; if either broke any, on all.
+
+        Where it is no attack of the plan, on those pressed alone.
+        """
+        everyone = torch.ones_like(self.pressed)
+        short = max(1, self.plan.queries // SHORT_SQUARE)
+        if planned:
+            self.by_square |= self._standing_against("square", everyone, short)
+        self.by_square |= self._standing_against("square", self.queried, self.plan.queries)
+        if planned and bool(self.by_square.any()):
+            self.by_square |= self._standing_against("square", everyone, self.plan.queries)
+
+    def _longer(self) -> None:
+        """A longer search on those pressed that stand, which should find no more."""
+        self.by_longer |= self._standing_against("longer", self.pressed, 0)
+
+    def _standing(self, among: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows that stand at some radius, and the largest radius (k,) at which each does."""
+        samples = self.samples
+        nearest = torch.minimum(samples.distance, samples.down_distance)
+        level = torch.searchsorted(torch.tensor(self.slack, dtype=torch.float64), nearest) - 1
+        radii = torch.tensor(self.eps)[level.clamp(min=0)]
+        rows = (samples.clean.correct & (level >= 0) & (radii > 0) & among).nonzero().flatten()
+        return rows, radii[rows]
+
+    def _standing_against(self, attack: str, among: Tensor, queries: int) -> Tensor:
+        """Square or the longer search on rows that stand, each at its largest radius; (n,) bool, what it broke."""
+        samples = self.samples
+        rows, radii = self._standing(among)
+        before = samples.distance.clone()
+        if not len(rows):
+            return torch.zeros_like(among)
+        if attack == "square":
+            self.met_square[rows] = True
+            candidates = self.searches.square(rows, radii, queries)
+        else:
+            self.met_longer[rows] = True
+            candidates = self.searches.longer(rows, radii)
+            self.ends.append((rows, candidates))
+        for index in self.indices:
+            here = radii == torch.tensor(self.eps[index])
+            if bool(here.any()):
+                self._take(rows[here], candidates[here], self.eps[index], self._place(attack))
+        return samples.distance < before
+
+    def _place(self, attack: str) -> int:
+        return self.plan.finders.index(attack)
+
+    def _rows(self, index: int, but: Tensor | None = None) -> Tensor:
+        """Rows that nothing has broken within a radius."""
+        whole = self.samples.whole(self.slack[index])
+        return (whole if but is None else whole & ~but).nonzero().flatten()
+
+    def _within(self, name: AttackName, index: int, rows: Tensor) -> None:
+        """One attack at one radius."""
+        if len(rows):
+            candidates = self.searches.within(name, rows, self.eps[index])
+            self._take(rows, candidates, self.eps[index], self._place(name))
+
+    def _take(self, rows: Tensor, candidates: Tensor, radius: float, attack: int) -> None:
+        """Has candidates verified within a radius, and keeps what holds."""
+        samples = self.samples
+        verified = self._verified(rows, candidates, radius)
+        samples.record(rows, candidates, verified, attack)
+        self.proposed += len(rows)
+        self.rejected += verified.rejected
+
+    def _verified(self, rows: Tensor, candidates: Tensor, radius: float) -> VerifiedCandidates:
+        """What holds of candidates; of a model that answers at random, what holds in most of several calls."""
+        samples, norm = self.samples, self.plan.norm
+        calls = VOTES if self.searches.target.draws > 1 else 1
+        found = [
+            verify(self.subject, samples.pixels[rows], samples.labels[rows], candidates, norm, radius)
+            for _ in range(calls)
+        ]
+        wrong = torch.stack([verified.misclassified for verified in found]).float().mean(dim=0) > 0.5
+        chosen = found[0]
+        for verified in found[1:]:  # the class and the confidence of a call in which it was wrong
+            chosen = chosen.where(chosen.misclassified, verified)
+        return replace(chosen, misclassified=wrong)
+
+    def _shake(self, index: int) -> None:
+        """One draw of blind noise for every sample that no noise has broken yet; what it breaks is broken."""
+        samples, norm, eps = self.samples, self.plan.norm, self.eps[index]
+        rows = (samples.clean.correct & (samples.by_noise == NEVER)).nonzero().flatten()
+        if not len(rows):
+            return
+        generator = self.ctx.torch_generator(f"{self.plan.eps[index]}/noise")
+        candidates = noisy(samples.pixels, norm, eps, generator)[rows]
+        verified = self._verified(rows, candidates, eps)
+        samples.by_noise[rows[verified.success]] = index
+        ahead = samples.whole(self.slack[index])[rows]  # what an attack broke is the attack's
+        samples.record(rows[ahead], candidates[ahead], verified.only(ahead), self._place("noise"))
+
+    def _round(self) -> None:
+        """Which examples survive storage with 8 bits, in the smallest ball of the plan that holds them."""
+        samples = self.samples
+        level = torch.searchsorted(torch.tensor(self.slack, dtype=torch.float64), samples.distance)
+        for index in self.indices:
+            rows = (samples.clean.correct & (level == index)).nonzero().flatten()
+            if len(rows):
+                samples.survives_8bit[rows] = survives_8bit(
+                    self.subject, samples.pixels[rows], samples.labels[rows], samples.adversarial[rows], self.plan.norm,
+                    self.eps[index],
+                )  # fmt: skip

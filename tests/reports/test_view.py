@@ -25,7 +25,7 @@ def test_summary_follows_from_the_verdicts(report: Report):
     assert len(untold.items) == 3
     assert untold.more == ""
     assert steps.more == "and 2 more below"
-    assert steps.items[0].startswith("Do not rely on poisoning: its positive control failed.")
+    assert steps.items[0].startswith("Do not rely on poisoning: a control of it failed.")
     assert steps.items[1] == "Rule ROB-1: bring robust accuracy to at least 30\u00a0%, or have a waiver approved."
 
 

@@ -75,9 +75,9 @@ def split_of(pixels, labels):
     return DataSplit(Images(pixels), labels, ids, np.arange(len(labels)), "eval", "0" * 64)
 
 
-def subject_of(model, shape, classes):
+def subject_of(model, shape, classes, output="logits"):
     model = model.eval().requires_grad_(False)
-    return Subject(model, "planted", classes, (), shape, torch.device("cpu"), "0" * 64)
+    return Subject(model, "planted", classes, (), shape, torch.device("cpu"), "0" * 64, output=output)
 
 
 class Outcome:
@@ -85,7 +85,8 @@ class Outcome:
 
     def __init__(self, facts, ctx):
         self.facts, self.ctx = facts, ctx
-        self.codes = set(ctx.diagnostics)
+        self.codes = set(ctx.diagnostics) - {"evaluation"}
+        self.verdict = ctx.diagnostics["evaluation"].text.split(":")[0].removeprefix("Evaluation ")
         self.controls = {fact.name: fact for fact in facts if type(fact).__name__ == "PositiveControl"}
         self.figures = {fact.id: fact for fact in facts if hasattr(fact, "alt")}
 
@@ -100,12 +101,11 @@ class Outcome:
 @pytest.fixture(scope="session")
 def audited():
     """Runs the probe on a model, images and labels."""
-    pytest.importorskip("torchattacks")
     from probes.evasion import EvasionConfig, evasion
 
-    def run(model, pixels, labels, *, classes, ctx=None, **settings):
+    def run(model, pixels, labels, *, classes, ctx=None, output="logits", **settings):
         ctx = ctx or StubContext()
-        subject = subject_of(model, tuple(pixels.shape[1:]), classes)
+        subject = subject_of(model, tuple(pixels.shape[1:]), classes, output)
         config = EvasionConfig(**settings)
         data = {"eval": split_of(pixels, labels)}
         return Outcome(list(evasion.run(subject, data, config, ctx)), ctx)

@@ -38,6 +38,7 @@ def tally(n, standing, *, classes=10, attack=0, nan=0, wrong=0):
         (tally(64, 3, classes=1000), 1000, True),
         (tally(64, 10, classes=1000), 1000, False),
         (tally(0, 0), 10, False),
+        (tally(20, 20, classes=1), 10, True),  # all of one class: each may become grey and stay right
     ],
 )
 def test_control_is_judged_by_what_stands(found, classes, passed):

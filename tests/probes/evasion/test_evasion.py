@@ -1,6 +1,7 @@
 """Planted truth: what must break breaks, what cannot break never does, and blind attacks are noticed."""
 
 import io
+import math
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -11,10 +12,13 @@ from torch import nn
 
 from audit.api import Claim, Inconclusive
 from audit.schema import Measurement
-from probes.evasion import evasion
+from audit.toolkit.norms import parse_eps
+from probes.evasion import EvasionConfig, evasion
+from probes.evasion.config import finders
 
-LINF = {"norms": "linf", "eps_linf": "2/255,8/255,0.1,0.3", "samples": 96, "chunk": 40, "steps": 10}
-L2 = {"norms": "l2", "eps_l2": "0.25,1,3", "samples": 96, "chunk": 40, "steps": 10}
+SHORT = {"steps": 20, "pgd_steps": 10, "targets": 3, "queries": 100}
+LINF = {"norms": "linf", "eps_linf": "2/255,8/255,0.1,0.3", "samples": 96, "chunk": 40, **SHORT}
+L2 = {"norms": "l2", "eps_l2": "0.25,1,3", "samples": 96, "chunk": 40, **SHORT}
 
 
 class Scaled(nn.Module):
@@ -31,6 +35,51 @@ def undefended(audited, digits):
     """One run over both norms, looked at by several tests."""
     pixels, labels, model = digits
     return audited(model, pixels, labels, classes=10, **{**LINF, **L2, "norms": "linf,l2"})
+
+
+def test_l1_has_the_whole_of_it(audited, digits):
+    pixels, labels, model = digits
+    settings = {"norms": "l1", "eps_l1": "1,4,12", "samples": 64, "chunk": 64, **SHORT}
+    found = audited(model, pixels, labels, classes=10, **settings)
+    robust = found.measured("robust_accuracy", "l1")
+    assert robust["12"].value <= 0.02
+    assert robust["1"].value > 0.3
+    assert found.verdict == "RELIABLE"
+    assert found.figures["accuracy-l1"].x_label.startswith("L1 radius")
+    # An L1 ball lies in the L2 ball of the same radius, and holds that of radius / sqrt(64).
+    euclidean = audited(model, pixels, labels, classes=10, norms="l2", eps_l2="1,0.125", samples=64, chunk=64, **SHORT)
+    assert robust["1"].value >= euclidean.measured("robust_accuracy", "l2")["1"].value
+    assert robust["1"].value <= euclidean.measured("robust_accuracy", "l2")["0.125"].value
+
+
+def test_carlini_wagner_by_name(audited, digits):
+    pixels, labels, model = digits
+    settings = {"norms": "linf,l2", "eps_linf": "0.1", "eps_l2": "0.5,3", "samples": 32, "attacks": "cw,pgd"}
+    found = audited(model, pixels, labels, classes=10, **settings, **{**SHORT, "cw_steps": 60})
+    rows = pq.read_table(io.BytesIO(found.ctx.files["samples-l2.parquet"])).to_pylist()
+    assert sum(row["attack"] == "cw" for row in rows) >= 10
+    assert found.measured("robust_accuracy", "l2")["3"].value == 0
+    rows = pq.read_table(io.BytesIO(found.ctx.files["samples-linf.parquet"])).to_pylist()
+    assert {row["attack"] for row in rows} <= {"pgd", "longer", "noise", None}
+
+
+def test_attacks_of_torchattacks_by_name(audited, digits):
+    pytest.importorskip("torchattacks")
+    pixels, labels, model = digits
+    settings = {"norms": "linf,l2", "eps_linf": "0.1,0.3", "eps_l2": "0.5,3", "samples": 24}
+    names = "torchattacks:PGD,torchattacks:PGDL2,torchattacks:DeepFool"
+    found = audited(model, pixels, labels, classes=10, **settings, attacks=names, **SHORT)
+    by = {}
+    for norm in ("linf", "l2"):
+        rows = pq.read_table(io.BytesIO(found.ctx.files[f"samples-{norm}.parquet"])).to_pylist()
+        by[norm] = {row["attack"] for row in rows} - {None}
+        assert found.measured("robust_accuracy", norm)["0.3" if norm == "linf" else "3"].value <= 0.1
+    assert "torchattacks:DeepFool" in by["l2"]
+    assert "torchattacks:PGD" in by["linf"]
+    assert "torchattacks:PGD" not in by["l2"]
+    assert "torchattacks:PGDL2" not in by["linf"]
+    again = audited(model, pixels, labels, classes=10, **settings, attacks=names, **SHORT)
+    assert [fact.model_dump() for fact in found.facts] == [fact.model_dump() for fact in again.facts]
 
 
 @pytest.mark.parametrize(("norm", "largest"), [("linf", "0.3"), ("l2", "3")])
@@ -54,9 +103,16 @@ def test_accuracy_only_falls_with_the_radius(undefended, norm):
     assert values == sorted(values, reverse=True)
     curve = undefended.figures[f"accuracy-{norm}"]
     attacked, noise = curve.series
-    assert list(attacked.y) == pytest.approx(values)
-    assert all(below <= above for below, above in zip(attacked.y, noise.y, strict=True))
-    assert curve.series[0].x[0] == 0
+    at = dict(zip(attacked.x, attacked.y, strict=True))
+    assert list(noise.x) == pytest.approx(
+        [0, *(parse_eps(eps, norm) * (255 if norm == "linf" else 1) for eps in found)]
+    )
+    assert [at[radius] for radius in noise.x] == pytest.approx(values)
+    assert all(at[radius] <= share for radius, share in zip(noise.x, noise.y, strict=True))
+    assert list(attacked.y) == sorted(attacked.y, reverse=True)
+    assert len(attacked.x) > 40
+    half = math.sqrt(math.log(2 / 0.05) / (2 * 96))
+    assert attacked.low[0] == pytest.approx(attacked.y[0] - half)
 
 
 def test_success_and_accuracy_tell_the_same_story(undefended):
@@ -71,7 +127,7 @@ def test_every_metric_is_declared_and_has_its_interval(undefended):
     stated = [fact for fact in undefended.facts if isinstance(fact, Measurement)]
     assert {fact.metric for fact in stated} == declared
     assert all(fact.interval.low <= fact.value <= fact.interval.high for fact in stated)
-    assert all(any("PGD with 10 steps" in text for text in fact.assumptions) for fact in stated if "eps" in fact.where)
+    assert all(any("APGD-CE, 20 steps" in text for text in fact.assumptions) for fact in stated if "eps" in fact.where)
 
 
 def test_examples_are_pictures_of_what_was_found(undefended):
@@ -98,7 +154,7 @@ def test_table_has_every_sample_and_agrees_with_the_numbers(undefended, norm):
             fact.value
         )
     broken = [row for row in rows if row["breaking_eps"]]
-    assert all(row["attack"] in {"fgsm", "pgd", "noise"} and row["predicted"] != row["label"] for row in broken)
+    assert all(row["attack"] in finders(EvasionConfig().attacks) and row["predicted"] != row["label"] for row in broken)
 
 
 def test_same_seed_same_facts(audited, digits, stub_context):
@@ -133,7 +189,7 @@ def test_exactly_robust_model_is_never_reported_broken(audited):
     pixels = (torch.rand(64, 1, 4, 4, generator=generator) > 0.5).float()
     labels = (pixels[:, 0, 0, 0] + 2 * pixels[:, 0, 0, 1]).long()
     found = audited(
-        Unbreakable(), pixels, labels, classes=4, eps_linf="8/255,0.19", eps_l2="0.25,0.4", steps=5, samples=64
+        Unbreakable(), pixels, labels, classes=4, eps_linf="8/255,0.19", eps_l2="0.25,0.4", samples=64, **SHORT
     )
     for norm in ("linf", "l2"):
         assert all(fact.value == 1 for fact in found.measured("robust_accuracy", norm).values())
@@ -142,16 +198,16 @@ def test_exactly_robust_model_is_never_reported_broken(audited):
     assert "zero_gradient" in found.codes  # and the reader is told that nothing was proved
 
 
-def test_saturated_net_is_noticed(audited, digits):
-    # Logits times 1000 decide the same, but softmax is exactly 1 in float32 and the gradient underflows to zero.
+def test_saturated_net_is_noticed_and_attacked_down_to_the_truth(audited, digits):
+    # Logits times 1000 decide the same, but softmax is exactly 1 in float32 and its gradient underflows to zero.
     pixels, labels, model = digits
     found = audited(Scaled(model, 1000), pixels, labels, classes=10, **LINF)
     honest = audited(model, pixels, labels, classes=10, **LINF)
     assert "zero_gradient" in found.codes
     assert "linf" in found.ctx.diagnostics["zero_gradient"].text
     assert "zero_gradient" not in honest.codes
-    masked, true = (run.measured("robust_accuracy", "linf")["0.1"].value for run in (found, honest))
-    assert masked > true + 0.1
+    for eps, fact in honest.measured("robust_accuracy", "linf").items():
+        assert found.measured("robust_accuracy", "linf")[eps].value == pytest.approx(fact.value, abs=2 / 96)
 
 
 class Astray(nn.Module):
@@ -165,7 +221,7 @@ class Astray(nn.Module):
 def test_masked_gradients_fail_the_control(audited):
     pixels, labels = torch.full((64, 1, 6, 6), 0.5), torch.arange(64) % 2
     pixels[:, 0, 0, 0] = labels.float()
-    found = audited(Astray(), pixels, labels, classes=2, norms="linf", eps_linf="0.1", attacks="pgd", steps=10)
+    found = audited(Astray(), pixels, labels, classes=2, norms="linf", eps_linf="0.1", attacks="pgd", **SHORT)
     control = found.controls["grey-radius-linf"]
     assert not control.passed
     assert "of 64 stayed correct" in control.observed
@@ -182,12 +238,95 @@ class NanUnderAttack(nn.Module):
 
 def test_nan_under_attack_is_not_robust_and_not_fooled(audited):
     pixels, labels = torch.full((30, 1, 4, 4), 0.5), torch.zeros(30)
-    found = audited(NanUnderAttack(), pixels, labels, classes=2, norms="linf", eps_linf="0.01,0.05", steps=5)
+    found = audited(NanUnderAttack(), pixels, labels, classes=2, norms="linf", eps_linf="0.01,0.05", **SHORT)
     robust, success = found.measured("robust_accuracy", "linf"), found.measured("attack_success", "linf")
     assert robust["0.01"].value == 1
     assert robust["0.05"].value == 0
     assert success["0.05"].value == 0
     assert "30 of 30 correct samples in linf" in found.ctx.diagnostics["nan_under_attack"].text
+
+
+class WrongThenNan(nn.Module):
+    """Wrong where the mean is above 0.515, and NaN where it is above 0.54."""
+
+    def forward(self, pixels):
+        mean = pixels.mean(dim=(1, 2, 3))
+        margin = torch.where(mean > 0.54, torch.nan, 0.515 - mean)
+        return torch.stack([margin, -margin], dim=1)
+
+
+def test_a_nan_at_a_large_radius_does_not_hide_an_example_at_a_smaller_one(audited):
+    pixels, labels = torch.full((20, 1, 4, 4), 0.5), torch.zeros(20)
+    settings = {"norms": "linf", "eps_linf": "0.02,0.2", "attacks": "apgd-ce", **SHORT}
+    found = audited(WrongThenNan(), pixels, labels, classes=2, **settings)
+    assert found.measured("attack_success", "linf")["0.02"].value == 1
+    assert found.measured("robust_accuracy", "linf")["0.2"].value == 0
+
+
+class Tight(nn.Module):
+    """Holds six images at once."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels):
+        if len(pixels) > 6:
+            raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 10 bytes")
+        return self.model(pixels)
+
+
+def test_little_memory_changes_no_number(audited, digits):
+    pixels, labels, model = digits
+    settings = {**LINF, "samples": 24, "eps_linf": "0.1"}
+    plenty, little = (audited(net, pixels, labels, classes=10, **settings) for net in (model, Tight(model)))
+    stated = [[fact.value for fact in found.facts if isinstance(fact, Measurement)] for found in (plenty, little)]
+    assert stated[0] == pytest.approx(stated[1], abs=1 / 24)
+    assert little.verdict == "RELIABLE"
+
+
+class Noisy(nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels):
+        return self.model(pixels + 0.05 * torch.randn_like(pixels))
+
+
+def test_a_random_model_gives_the_same_facts_twice_and_is_suspect(audited, digits):
+    pixels, labels, model = digits
+    settings = {**LINF, "samples": 16, "eps_linf": "0.1", "attacks": "fgsm,fmn,pgd"}
+    state = torch.get_rng_state()
+    first, again = (audited(Noisy(model), pixels, labels, classes=10, **settings) for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert [fact.model_dump() for fact in first.facts] == [fact.model_dump() for fact in again.facts]
+    assert first.verdict == "SUSPECT"
+    assert not first.controls["deterministic"].passed
+
+
+class NanGradient(nn.Module):
+    """The inner model's decisions; the gradient of one pixel is NaN."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels):
+        first = pixels[:, :, :1, :1]
+        lost = torch.where(first < 0, first.sqrt(), first)  # the branch not taken still passes its NaN back
+        return self.model(torch.cat([torch.cat([lost, pixels[:, :, :1, 1:]], dim=3), pixels[:, :, 1:]], dim=2))
+
+
+def test_a_nan_in_the_gradient_loses_one_pixel_and_not_the_search(audited, digits):
+    pixels, labels, model = digits
+    settings = {**LINF, "samples": 48, "eps_linf": "0.1,0.3"}
+    found = audited(NanGradient(model), pixels, labels, classes=10, **settings)
+    honest = audited(model, pixels, labels, classes=10, **settings)
+    assert "nonfinite_gradient" in found.codes
+    assert found.verdict == "BROKEN-EVALUATION"
+    for eps, fact in honest.measured("robust_accuracy", "linf").items():
+        assert found.measured("robust_accuracy", "linf")[eps].value <= fact.value + 4 / 48
 
 
 def test_clean_wrong_samples_count_as_not_robust(audited, digits):
@@ -244,17 +383,24 @@ def test_units_carry_all_that_decides_their_result(audited, digits):
     assert found.ctx.units[1].params == {
         "norm": "linf",
         "eps": ["2/255", "8/255", "0.1", "0.3"],
-        "attacks": ["fgsm", "pgd"],
-        "steps": 10,
-        "step_factor": 2.5,
+        "attacks": list(EvasionConfig().attacks),
         "restarts": 1,
+        "cw_steps": 200,
+        "pressed": 64,
+        **SHORT,
     }
 
 
 def test_more_restarts_never_raise_accuracy(audited, digits):
     pixels, labels, model = digits
     few, many = (
-        audited(model, pixels, labels, classes=10, **{**LINF, "samples": 40, "steps": 3, "restarts": restarts})
+        audited(
+            model,
+            pixels,
+            labels,
+            classes=10,
+            **{**LINF, "samples": 40, "steps": 3, "attacks": "apgd-ce", "restarts": restarts},
+        )
         for restarts in (1, 3)
     )
     for eps, fact in many.measured("robust_accuracy", "linf").items():
@@ -272,14 +418,17 @@ class NoiseBeats(nn.Module):
 
 def test_noise_that_beats_the_attack_counts_and_is_said(audited):
     pixels, labels = torch.full((20, 1, 4, 4), 0.5), torch.zeros(20)
-    found = audited(NoiseBeats(), pixels, labels, classes=2, norms="linf", eps_linf="0.03,0.05", attacks="fgsm")
+    found = audited(
+        NoiseBeats(), pixels, labels, classes=2, norms="linf", eps_linf="0.03,0.05", attacks="fgsm", **SHORT
+    )
     robust = found.measured("robust_accuracy", "linf")
     assert (robust["0.03"].value, robust["0.05"].value) == (1, 0)
     assert "20 of 20 correct samples in linf" in found.ctx.diagnostics["noise_beats_attack"].text
     assert found.figures["accuracy-linf"].series[1].y == (1, 1, 0)
+    assert not found.controls["noise-linf"].passed
 
 
-@pytest.mark.parametrize("classes", [2, 1000])
+@pytest.mark.parametrize("classes", [2, 3, 1000])
 def test_any_number_of_classes_and_channels(audited, classes):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -287,7 +436,7 @@ def test_any_number_of_classes_and_channels(audited, classes):
         pixels = torch.rand(40, 3, 8, 8)
     with torch.no_grad():
         labels = model(pixels).argmax(dim=1)
-    found = audited(model, pixels, labels, classes=classes, samples=40, steps=5, eps_l2="2")
+    found = audited(model, pixels, labels, classes=classes, samples=40, eps_l2="2", **SHORT)
     assert found.measured("clean_accuracy").value == 1
     values = [fact.value for fact in found.measured("robust_accuracy", "linf").values()]
     assert values == sorted(values, reverse=True)

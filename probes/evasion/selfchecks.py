@@ -1,0 +1,151 @@
+"""Whether the attacks worked: checks that can void the result, and the outcome that they come to.
+
+RELIABLE where all hold. BROKEN-EVALUATION where one fails without which the attacks say nothing about this model;
+SUSPECT where another fails. Every check is a control of the result, so under a failed one no rule can pass, while what
+was broken stays broken.
+
+A check of a share fails when the share is significantly above what a working evaluation leaves, by an exact one-sided
+binomial test at level 0.001: a dozen checks together raise a false alarm in about one of a hundred runs at most. One
+that passes has not shown the share to be small; how large it may be unseen is said with it.
+
+Source: Carlini et al. 2019, section 4, arXiv 1902.06705; Tramer et al. 2020, arXiv 2002.08347; Pintor et al. 2022,
+section 3, arXiv 2106.09947.
+Differs from source: shares with a test, where the sources have single samples; "incomplete optimisation" is seen by
+    running longer, and "silent success" cannot be, as searches keep their best image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import bdtrc, betaincinv
+
+from audit.api import Diagnostic, PositiveControl
+from audit.attacks.census import SAME
+from probes.evasion.outcome import Outcome
+
+Verdict = Literal["RELIABLE", "SUSPECT", "BROKEN-EVALUATION"]
+LEVEL = 0.001
+BAD_GRADIENTS, MISLED, MISSED, UNFINISHED = 0.01, 0.02, 0.002, 0.02
+"""Shares that a working evaluation may leave: of useless gradients, of gradients that predict no step, of samples that
+a weaker attack breaks on top, and a longer one of what stands."""
+PREDICTS = (0.2, 5.0)
+"""A step that raises the margin by a share of what the gradient says outside of this was not predicted. On ordinary
+networks one of the steps keeps well inside; curvature may halve or double the rise."""
+POWER = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One self-check of a run.
+
+    Attributes:
+        control: what was expected and observed.
+        fatal: whether the evaluation is broken where it fails, rather than suspect.
+    """
+
+    control: PositiveControl
+    fatal: bool
+
+
+def check_share(name: str, what: str, count: int, n: int, most: float, *, fatal: bool) -> Check:
+    """That `count` of `n` is not significantly more than the share `most`; nothing to look at passes."""
+    if not 0 <= count <= n:
+        raise ValueError(f"Expected a count of 0 to {n}, got {count}. Count each sample once.")
+    failing = next((found for found in range(1, n + 1) if bdtrc(found - 1, n, most) < LEVEL), n + 1)
+    control = PositiveControl(
+        name=name,
+        passed=count < failing,
+        expected=f"{what} on not significantly more than {most:.1%} of samples (exact binomial test, level {LEVEL}; "
+        f"{_seen(failing, n)})",
+        observed=f"on {count} of {n}",
+    )
+    return Check(control, fatal)
+
+
+def _seen(failing: int, n: int) -> str:
+    """From which share on a check of n samples fails that needs so many, with probability 0.9."""
+    if failing > n:
+        return "too few samples for it to fail"
+    share = float(betaincinv(failing, n - failing + 1, POWER))
+    return f"{share:.0%} would fail it nine times of ten"
+
+
+def check_gradients(outcome: Outcome) -> list[Check]:
+    """What the census of gradients and randomness says, at right samples and away from them; in one norm."""
+    at, away = (_census(outcome, prefix) for prefix in ("census_", "away_"))
+    n, flat = len(at["gap"]), "a gradient of the plain cross-entropy of exactly zero, as after defensive distillation,"
+    random = _count(at["changed"] > SAME)
+    found = []
+    for name, census, where in (("", at, "at the image"), ("-away", away, "within the ball")):
+        useless = census["margin_zero"] | census["nonfinite"]
+        misled = ~useless & ~(census["changed"] > SAME) & ~_predicted(census["rose"]).any(axis=1)
+        text = f"a zero, NaN or infinite gradient of the margin, which the attacks climb, {where}"
+        lies = (
+            f"no step of 8, 1 or 0.1 of 255 along the gradient {where} giving {PREDICTS[0]:g} to {PREDICTS[1]:g} times "
+        )
+        total = len(useless)
+        found.append(check_share(f"gradient{name}", text, _count(useless), total, BAD_GRADIENTS, fatal=True))
+        found.append(check_share(f"direction{name}", lies + "what it says", _count(misled), total, MISLED, fatal=True))
+    found.append(check_share("cross-entropy", flat, _count(at["ce_zero"]), n, BAD_GRADIENTS, fatal=False))
+    found.append(
+        check_share("deterministic", "logits that differ between calls", random, n, BAD_GRADIENTS, fatal=False)
+    )
+    return found
+
+
+def _census(outcome: Outcome, prefix: str) -> dict[str, npt.NDArray[Any]]:
+    arrays = outcome.arrays.items()
+    return {name.removeprefix(prefix): array for name, array in arrays if name.startswith(prefix)}
+
+
+def _predicted(rise: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    return np.asarray((rise >= PREDICTS[0]) & (rise <= PREDICTS[1]))
+
+
+def check_strength(outcome: Outcome) -> list[Check]:
+    """That neither noise, nor a search without gradients, nor a longer one breaks what the attacks did not."""
+    n, norm, values = int(outcome.correct.sum()), outcome.norm, outcome.values
+    by_noise = _count(outcome.arrays["attack"] == outcome.place("noise"))
+    longer = "a search of twice the steps from other starts breaking what withstood the attacks"
+    found = [
+        check_share(f"noise-{norm}", "blind noise breaking what no attack did", by_noise, n, MISSED, fatal=False),
+        check_share(
+            f"converged-{norm}", longer, values["longer_broke"], values["longer_tried"], UNFINISHED, fatal=False
+        ),
+    ]
+    if set(outcome.attacks) != {"square"}:
+        text = "Square, which sees no gradient, breaking what gradients did not"
+        tried = n if "square" in outcome.attacks else values["square_tried"]  # what is broken before need not be tried
+        found.append(check_share(f"black-box-{norm}", text, values["square_broke"], tried, MISSED, fatal=False))
+    return found
+
+
+def judge(checks: Sequence[Check]) -> Verdict:
+    """What the checks come to."""
+    failed = [check for check in checks if not check.control.passed]
+    if any(check.fatal for check in failed):
+        return "BROKEN-EVALUATION"
+    return "SUSPECT" if failed else "RELIABLE"
+
+
+def summary(checks: Sequence[Check]) -> Diagnostic:
+    """What the checks come to, in one sentence."""
+    verdict = judge(checks)
+    failed = [check.control for check in checks if not check.control.passed]
+    said = "; ".join(f"{control.name}: {control.observed}" for control in failed)
+    if failed:
+        text = f"{len(failed)} of {len(checks)} self-checks failed ({said}). Robust accuracy may be far lower"
+    else:
+        text = f"all {len(checks)} self-checks of the attacks passed"
+    return Diagnostic(
+        code="evaluation", text=f"Evaluation {verdict}: {text}.", severity="warning" if failed else "info"
+    )
+
+
+def _count(mask: npt.NDArray[np.bool_]) -> int:
+    return int(np.count_nonzero(mask))
