@@ -45,7 +45,7 @@ ORIGIN = {"timm": "timm's configuration", "torchvision": "torchvision's", "hf": 
 PROBES = ("accuracy", "calibration", "evasion")
 SETTINGS = (
     "evasion.norms=linf", "evasion.eps_linf=8/255", "evasion.steps=10", "evasion.samples=8",
-
+    "evasion.queries=20",
 )  # fmt: skip
 GRADIENT_CODES = frozenset({"no_gradient", "zero_gradient", "nonfinite_gradient"})
 CRASH = re.compile(r"Traceback \(most recent call last\)|internal error")

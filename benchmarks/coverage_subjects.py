@@ -429,7 +429,7 @@ def _transform(
 
 def _prepare_hf(folder: Path) -> Files:
     """THE THIRD FAMILY: a folder as Hugging Face's `save_pretrained` leaves it, for `--model hf:DIR`."""
-    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor  # noqa: TID251 - as a user has it
+    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
     torch.manual_seed(SEED)
     size, home = 32, folder / "vit"

@@ -8,7 +8,7 @@ from pathlib import Path
 from audit.cli import console
 
 OPTIONAL = {
-    "torchattacks": "evasion probe: pip install --no-deps torchattacks==3.5.1 requests tqdm",
+    "torchattacks": "reference attacks of the tests: pip install --no-deps torchattacks==3.5.1 requests tqdm",
     "onnxruntime": "onnx: models: pip install 'trust-audit[onnx]'",
     "onnx2torch": "gradients of onnx: models: pip install 'trust-audit[onnx]'",
     "transformers": "hf: folders: pip install 'trust-audit[hf]'",

@@ -147,7 +147,7 @@ def test_describe_says_what_was_loaded(audit):
 def test_doctor_and_explain_say_what_there_is(audit):
     assert "torchattacks" in audit("doctor").out
     explained = audit("probes", "explain", "evasion").out
-    for part in ("evasion.robust_accuracy", "Threat model", "steps = 40", "Limits", "References"):
+    for part in ("evasion.robust_accuracy", "Threat model", "steps = 100", "Limits", "References"):
         assert part in explained, part
     assert "--version" in audit("--help").out
     assert audit("--version").out.startswith("trust-audit ")
