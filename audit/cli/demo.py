@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 MODEL = "timm:test_efficientnet?num_classes=10&in_chans=1"
 PREPROCESS = "mean=0.5/std=0.5/size=32"
 DATA = "sklearn:digits?split=test"
-SETTINGS = ("evasion.samples=128", "evasion.eps_linf=1/255,2/255,4/255,8/255", "evasion.eps_l2=0.5")
+SETTINGS = (
+    "evasion.samples=128", "evasion.eps_linf=1/255,2/255,4/255,8/255", "evasion.eps_l2=0.5", "evasion.steps=40",
+    "evasion.queries=1000",
+)  # fmt: skip
 
 
 def demo(

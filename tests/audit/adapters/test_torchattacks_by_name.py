@@ -83,7 +83,7 @@ def test_a_failure_is_told_in_the_package_s_words():
     subject = subject_of(2)
     pixels = torch.rand(4, *SHAPE, generator=torch.Generator().manual_seed(1))
     labels = subject.logits(pixels).argmax(dim=1)
-    with pytest.raises(Inconclusive, match="torchattacks:APGDT failed on this model .*Leave it out") as error:
+    with pytest.raises(Inconclusive, match=r"torchattacks:APGDT failed on this model .*Leave it out") as error:
         run((subject, pixels, labels), "APGDT")
     assert error.value.code == "attack_failed"
 
