@@ -4,7 +4,7 @@
 
 For every seed, subjects of `fixtures/masked.py` (trained or wrapped for that seed) are audited by the evasion probe
 with its default strength at Linf 0.05, 0.1 and 0.2. The honest ones (ordinary, adversarially trained, both with 8-bit
-or bfloat16 arithmetic, a softmax after long training) should come out RELIABLE; each masked one should be called
+arithmetic, a softmax after long training) should come out RELIABLE; each masked one should be called
 SUSPECT or BROKEN-EVALUATION, be refused, or be attacked down to the truth, where the truth is the robust accuracy of
 the network behind it. The table counts the outcomes, the checks that failed, and how far robust accuracy stayed above
 the truth. The exit code is 1 where a masked model came out RELIABLE above the truth, or more than one in fifty honest
@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
 import masked
 
 RADII = "0.05,0.1,0.2"
-HONEST = ("ordinary", "adversarial", "int8", "adversarial-int8", "bfloat16", "softmax-long")
+HONEST = ("ordinary", "adversarial", "int8", "adversarial-int8", "softmax-long")
 FALSE_ALARMS = 0.02
 ABOVE = 0.02
 """Robust accuracy this much above the truth is not "attacked down to it": 2 of 96 samples."""
@@ -118,26 +118,31 @@ def main() -> int:
     ids = [f"{place:064x}" for place in range(len(labels) - masked.TRAINING)]
     split = DataSplit(source, labels[masked.TRAINING :].numpy(), ids, np.arange(len(ids)), "eval", "0" * 64)
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    start = time.perf_counter()
+    start, failed = time.perf_counter(), 0
     for seed in range(given.seeds):
         for name, model in subjects(seed).items():
             found[name].append(audit(as_subject(model, name), split, seed, given.samples))
             print(f"{seed:>3} {name:<24} {found[name][-1]}", flush=True)
-    figures: dict[str, Any] = {"seconds": round(time.perf_counter() - start)}
+        failed = report(found, seed + 1, time.perf_counter() - start)
+    return failed
+
+
+def report(found: dict[str, list[dict[str, Any]]], seeds: int, seconds: float) -> int:
+    """Prints and stores the table of the seeds so far; 1 where it is not as it should be."""
+    figures: dict[str, Any] = {"seeds": seeds, "seconds": round(seconds)}
     wrong: list[str] = []
     for name, runs in found.items():
-        outcomes = Counter(run["verdict"] for run in runs)
         figures[name] = {
-            "outcomes": dict(outcomes),
+            "outcomes": dict(Counter(run["verdict"] for run in runs)),
             "failed checks": dict(Counter(check for run in runs for check in run["failed"])),
         }
         truth = {**dict.fromkeys(masked.SAME_DECISIONS, "ordinary"), "adversarial-gate": "adversarial"}.get(name)
         above = [_above(run, base) for run, base in zip(runs, found[truth or name], strict=True)]
         if truth:
             figures[name]["most above the truth"] = round(max(above), 4)
-        if name not in HONEST:
-            wrong += [f"{name} {seed}" for seed, run in enumerate(runs) if run["verdict"] == "RELIABLE"
-                      and (truth is None or above[seed] > ABOVE)]  # fmt: skip
+        believed = [run["verdict"] == "RELIABLE" and (truth is None or above[seed] > ABOVE)
+                    for seed, run in enumerate(runs)]  # fmt: skip
+        wrong += [f"{name} {seed}" for seed, bad in enumerate(believed) if bad and name not in HONEST]
     honest = [run["verdict"] for name in HONEST for run in found[name]]
     alarms = sum(verdict != "RELIABLE" for verdict in honest)
     figures["honest ones not RELIABLE"] = f"{alarms} of {len(honest)}"
