@@ -76,26 +76,27 @@ def _seen(failing: int, n: int) -> str:
 
 
 def check_gradients(outcome: Outcome) -> list[Check]:
-    """What the census of gradients and randomness says, at right samples and away from them; in one norm."""
-    at, away = (_census(outcome, prefix) for prefix in ("census_", "away_"))
-    n, flat = len(at["gap"]), "a gradient of the plain cross-entropy of exactly zero, as after defensive distillation,"
-    random = _count(at["changed"] > SAME)
-    found = []
-    for name, census, where in (("", at, "at the image"), ("-away", away, "within the ball")):
-        useless = census["margin_zero"] | census["nonfinite"]
-        misled = ~useless & ~(census["changed"] > SAME) & ~_predicted(census["rose"]).any(axis=1)
-        text = f"a zero, NaN or infinite gradient of the margin, which the attacks climb, {where}"
-        lies = (
-            f"no step of 8, 1 or 0.1 of 255 along the gradient {where} giving {PREDICTS[0]:g} to {PREDICTS[1]:g} times "
-        )
-        total = len(useless)
-        found.append(check_share(f"gradient{name}", text, _count(useless), total, BAD_GRADIENTS, fatal=True))
-        found.append(check_share(f"direction{name}", lies + "what it says", _count(misled), total, MISLED, fatal=True))
-    found.append(check_share("cross-entropy", flat, _count(at["ce_zero"]), n, BAD_GRADIENTS, fatal=False))
-    found.append(
-        check_share("deterministic", "logits that differ between calls", random, n, BAD_GRADIENTS, fatal=False)
-    )
-    return found
+    """What the census at right samples says of gradients and randomness; the same in every norm."""
+    census = _census(outcome, "census_")
+    n, flat = len(census["gap"]), "a gradient of the plain cross-entropy of exactly zero, as after distillation,"
+    ce_zero, random = _count(census["ce_zero"]), _count(census["changed"] > SAME)
+    return [
+        *_check_census(census, "", "at the image"),
+        check_share("cross-entropy", flat, ce_zero, n, BAD_GRADIENTS, fatal=False),
+        check_share("deterministic", "logits that differ between calls", random, n, BAD_GRADIENTS, fatal=False),
+    ]
+
+
+def _check_census(census: dict[str, npt.NDArray[Any]], suffix: str, where: str) -> list[Check]:
+    useless = census["margin_zero"] | census["nonfinite"]
+    misled = ~useless & ~(census["changed"] > SAME) & ~_predicted(census["rose"]).any(axis=1)
+    lost = f"a zero, NaN or infinite gradient of the margin, which the attacks climb, {where}"
+    lies = f"no step of 8, 1 or 0.1 of 255 along the gradient {where} giving {PREDICTS[0]:g} to {PREDICTS[1]:g} times "
+    n = len(useless)
+    return [
+        check_share(f"gradient{suffix}", lost, _count(useless), n, BAD_GRADIENTS, fatal=True),
+        check_share(f"direction{suffix}", lies + "what it says", _count(misled), n, MISLED, fatal=True),
+    ]
 
 
 def _census(outcome: Outcome, prefix: str) -> dict[str, npt.NDArray[Any]]:
@@ -108,11 +109,12 @@ def _predicted(rise: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
 
 
 def check_strength(outcome: Outcome) -> list[Check]:
-    """That neither noise, nor a search without gradients, nor a longer one breaks what the attacks did not."""
+    """That gradients hold inside a norm's balls, and nothing weaker or longer breaks what the attacks did not."""
     n, norm, values = int(outcome.correct.sum()), outcome.norm, outcome.values
     by_noise = _count(outcome.arrays["attack"] == outcome.place("noise"))
     longer = "a search of twice the steps from other starts breaking what withstood the attacks"
     found = [
+        *_check_census(_census(outcome, "away_"), f"-in-{norm}", "within the ball"),
         check_share(f"noise-{norm}", "blind noise breaking what no attack did", by_noise, n, MISSED, fatal=False),
         check_share(
             f"converged-{norm}", longer, values["longer_broke"], values["longer_tried"], UNFINISHED, fatal=False

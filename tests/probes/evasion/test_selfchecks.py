@@ -9,7 +9,7 @@ from audit.loading.preprocess import Normalisation
 from audit.loading.wrapper import Normalised
 from fixtures import masked
 from probes.evasion.outcome import Outcome
-from probes.evasion.selfchecks import LEVEL, MISLED, MISSED, check_gradients, check_share, judge
+from probes.evasion.selfchecks import LEVEL, MISLED, MISSED, check_gradients, check_share, check_strength, judge
 
 QUICK = {
     "norms": "linf", "eps_linf": "0.05,0.2", "samples": 64, "chunk": 64, "steps": 20, "targets": 3, "queries": 500,
@@ -52,7 +52,7 @@ def test_honest_models_are_reliable(examined, train):
     assert found.verdict == "RELIABLE", failed
     assert not found.codes
     assert set(found.controls) == {
-        "grey-radius-linf", "gradient", "direction", "gradient-away", "direction-away", "cross-entropy",
+        "grey-radius-linf", "gradient", "direction", "gradient-in-linf", "direction-in-linf", "cross-entropy",
         "deterministic", "noise-linf", "converged-linf", "black-box-linf",
     }  # fmt: skip
 
@@ -76,7 +76,7 @@ def test_a_softmax_sure_of_itself_is_no_masking(examined):
     [
         ("logits-times-1000", "SUSPECT", "cross-entropy"),
         ("quantised-input", "BROKEN-EVALUATION", "gradient"),
-        ("gate", "BROKEN-EVALUATION", "direction-away"),
+        ("gate", "BROKEN-EVALUATION", "direction-in-linf"),
         ("flat-gradient", "BROKEN-EVALUATION", "black-box-linf"),
         ("flat-gradient", "BROKEN-EVALUATION", "gradient"),
         ("wrong-gradient", "BROKEN-EVALUATION", "direction"),
@@ -182,17 +182,19 @@ def census_of(n, **fields):
         ({"census_rose": np.array([[9.0, -1.0, 1.0]] * 50)}, set()),  # one step of three is enough
         ({"census_rose": np.array([[0.0, 1.0, 99.0]] * 50)}, set()),
         ({"census_rose": np.array([[9.0, -1.0, 0.1]] * 50)}, {"direction"}),
-        ({"away_rose": np.zeros((50, 3))}, {"direction-away"}),
+        ({"away_rose": np.zeros((50, 3))}, {"direction-in-linf"}),
         ({"census_margin_zero": np.ones(50, bool), "census_rose": np.ones((50, 3))}, {"gradient"}),
-        ({"away_nonfinite": np.arange(50) < 8}, {"gradient-away"}),
+        ({"away_nonfinite": np.arange(50) < 8}, {"gradient-in-linf"}),
         ({"census_ce_zero": np.arange(50) < 8}, {"cross-entropy"}),
         ({"census_changed": np.full(50, 0.1)}, {"deterministic"}),
         ({"census_rose": np.array([[0.0] * 3] * 3 + [[1.0] * 3] * 47)}, set()),  # 3 of 50 are not yet significant
     ],
 )
 def test_each_finding_fails_its_own_check(fields, failed):
-    outcome = Outcome("linf", ("8/255",), ("fgsm",), 4, census_of(50, **fields), {})
-    checks = check_gradients(outcome)
+    arrays = census_of(50, **fields) | {"clean_correct": np.ones(50, bool), "attack": np.zeros(50, int)}
+    values = dict.fromkeys(("longer_broke", "longer_tried", "square_broke", "square_tried"), 0)
+    outcome = Outcome("linf", ("8/255",), ("fgsm",), 4, arrays, values)
+    checks = check_gradients(outcome) + check_strength(outcome)
     assert {check.control.name for check in checks if not check.control.passed} == failed
 
 
