@@ -66,7 +66,7 @@ def test_carlini_wagner_by_name(audited, digits):
 def test_attacks_of_torchattacks_by_name(audited, digits):
     pytest.importorskip("torchattacks")
     pixels, labels, model = digits
-    settings = {"norms": "linf,l2", "eps_linf": "0.1,0.3", "eps_l2": "0.5,3", "samples": 24}
+    settings = {"norms": "linf,l2", "eps_linf": "0.1,0.3", "eps_l2": "0.5,3", "samples": 16}
     names = "torchattacks:PGD,torchattacks:PGDL2,torchattacks:DeepFool"
     found = audited(model, pixels, labels, classes=10, **settings, attacks=names, **SHORT)
     by = {}

@@ -57,7 +57,7 @@ def test_honest_models_are_reliable(examined, train):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("train", [masked.ordinary, masked.adversarial])
+@pytest.mark.parametrize("train", [pytest.param(masked.ordinary, marks=pytest.mark.slow), masked.adversarial])
 def test_low_precision_is_no_masking(examined, train):
     base = train(2)
     found, plain = examined(masked.Int8(base)), examined(base)
@@ -93,7 +93,7 @@ def test_masked_models_are_called_so(base, examined, honest, name, verdict, chec
 
 
 def test_a_random_layer_is_suspect(base, examined):
-    found = examined(masked.masked_versions(base, 0)["noise-layer"], samples=32, steps=10, queries=100)
+    found = examined(masked.masked_versions(base, 0)["noise-layer"], samples=24, steps=4, queries=50, targets=2)
     assert found.verdict == "SUSPECT"
     assert not found.controls["deterministic"].passed
 
@@ -128,8 +128,8 @@ def test_probabilities_of_exactly_nothing_are_broken(base, examined):
     [
         ({"attacks": "fgsm"}, "converged-linf"),
         ({"attacks": "apgd-ce", "steps": 1}, "converged-linf"),
-        ({"attacks": "square", "queries": 30}, "converged-linf"),
-        ({"attacks": "fgsm,pgd", "pgd_steps": 1}, "converged-linf"),
+        pytest.param({"attacks": "square", "queries": 30}, "converged-linf", marks=pytest.mark.slow),
+        pytest.param({"attacks": "fgsm,pgd", "pgd_steps": 1}, "converged-linf", marks=pytest.mark.slow),
     ],
 )
 def test_attacks_that_are_too_weak_are_suspect(examined, settings, check):
