@@ -12,7 +12,7 @@ from probes.evasion.outcome import Outcome
 from probes.evasion.selfchecks import LEVEL, MISLED, MISSED, check_gradients, check_share, check_strength, judge
 
 QUICK = {
-    "norms": "linf", "eps_linf": "0.05,0.2", "samples": 64, "chunk": 64, "steps": 20, "targets": 3, "queries": 500,
+    "norms": "linf", "eps_linf": "0.05,0.2", "samples": 48, "chunk": 48, "steps": 12, "targets": 2, "queries": 300,
 }  # fmt: skip
 
 
@@ -158,7 +158,7 @@ def fast(seed, eps=0.15):
 
 
 def test_numbers_do_not_hang_on_the_chunks(examined, base):
-    whole, parts = (examined(base, chunk=chunk, attacks="fgsm,apgd-ce", steps=3) for chunk in (64, 16))
+    whole, parts = (examined(base, chunk=chunk, attacks="fgsm,apgd-ce", steps=3) for chunk in (48, 16))
     assert whole.verdict == parts.verdict
     for eps, fact in whole.measured("robust_accuracy", "linf").items():
         assert parts.measured("robust_accuracy", "linf")[eps].value == pytest.approx(fact.value, abs=2 / 64)
