@@ -32,9 +32,8 @@ What is walled off here, how it was seen, and the test in tests/audit/adapters/t
 
 from __future__ import annotations
 
-import contextlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -153,33 +152,12 @@ def _attack(
         return clean.clone()
     seed = int(torch.randint(2**62, (), generator=generator))
     labels = labels.to(subject.device)
-    with _walls(subject, seed):
+    with subject.frozen(seed):
         recorder = _Recorder(subject, labels, clean)
         last = make(recorder)(clean, labels).detach()
         with torch.no_grad():
             recorder(last)
     return recorder.worst.detach()
-
-
-@contextlib.contextmanager
-def _walls(subject: Subject, seed: int) -> Iterator[None]:
-    """Eval mode, frozen parameters, gradients on, and a random state of its own; all is put back."""
-    cuda = [subject.device] if subject.device.type == "cuda" else []
-    with (
-        subject.untouched() as model,
-        torch.random.fork_rng(devices=cuda),
-        torch.inference_mode(mode=False),
-        torch.enable_grad(),
-    ):
-        for module in model.modules():
-            module.training = False
-        for parameter in model.parameters():
-            parameter.requires_grad_(False)
-        torch.default_generator.manual_seed(seed)
-        for device in cuda:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
-        yield
 
 
 def _package() -> Any:

@@ -4,10 +4,10 @@ Version range: 3.5.1 (read and run). What the package returns is a proposal: the
 `audit.adapters.torchattacks` walls off, an attack by name is the package's own, with what is known of it:
 
 - `AutoAttack` runs 10 iterations and targets every class, where the protocol has 100 and 9 (read in autoattack.py);
-  `DLR`, and so `AutoAttack` and `APGDT`, fail on fewer than four classes (run). The number of classes is passed.
+  `APGDT` fails on two classes (run). The number of classes is passed.
 - `CW` has one balance for all samples, masks logits by 0 so that negative ones blind it, and stops when the summed
   cost of the *batch* rises (read in cw.py). Use this project's `cw`.
-- Steps are fixed parts of 8/255 (of 1 in L2). They are scaled with eps here, as the package's own examples have them.
+- Steps are fixed parts of 8/255 (of 1 in L2). They are scaled with eps here.
 - `DeepFool`, `CW`, `EADL1`, `EADEN`, `SparseFool`, `JSMA`, `OnePixel`, `Pixle` and `GN` know no radius: what they find
   is kept at its own distance.
 - `OnePixel`, `Pixle` and others draw from the global states of `random` and NumPy, which are put back.
@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from audit.adapters.torchattacks import _package, _walls
+from audit.adapters.torchattacks import _package
 from audit.api import Inconclusive, Subject
 
 Norm = Literal["linf", "l2", "l1"]
@@ -74,7 +74,7 @@ def attack_by_name(
     seed = int(torch.randint(2**31, (), generator=generator))
     settings = _settings(kind, norm, eps, subject.num_classes, seed)
     clean = pixels.detach().to(subject.device, torch.float32).contiguous()
-    with _walls(subject, seed), _numpy_and_random(seed), warnings.catch_warnings():
+    with subject.frozen(seed), _numpy_and_random(seed), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             found: Tensor = kind(_Plain(subject), **settings)(clean, labels.to(subject.device))

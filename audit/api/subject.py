@@ -65,3 +65,27 @@ class Subject:
                 for name, buffer in self.model.named_buffers():
                     if name in buffers and not torch.equal(buffer, buffers[name]):
                         buffer.copy_(buffers[name])
+
+    @contextlib.contextmanager
+    def frozen(self, seed: int) -> Iterator[nn.Module]:
+        """The model for a search: eval mode, parameters without gradients, gradients on, a random state of its own.
+
+        A model that draws random numbers when called draws the same ones for the same seed. All is put back afterwards:
+        flags, buffers, gradients, global random state.
+        """
+        cuda = [self.device] if self.device.type == "cuda" else []
+        with (
+            self.untouched() as model,
+            torch.random.fork_rng(devices=cuda),
+            torch.inference_mode(mode=False),
+            torch.enable_grad(),
+        ):
+            for module in model.modules():
+                module.training = False
+            for parameter in model.parameters():
+                parameter.requires_grad_(False)
+            torch.default_generator.manual_seed(seed)
+            for device in cuda:
+                with torch.cuda.device(device):
+                    torch.cuda.manual_seed(seed)
+            yield model

@@ -35,7 +35,6 @@ class Census(Rows):
         ce_zero: bool, the input gradient of the plain cross-entropy is exactly zero.
         margin_zero: bool, that of the margin is.
         nonfinite: bool, that of the margin has an entry that is NaN or infinite.
-        saturated: bool, the softmax of the label's logit is exactly 1 in float32.
         gap: float32, the label's logit less the largest other one.
         changed: float32, largest difference of a logit between two calls, over the row's spread.
         rose: (n, 3) float32, how much the margin rises along each of `STEPS` in its steepest direction, over what the
@@ -45,7 +44,6 @@ class Census(Rows):
     ce_zero: Tensor
     margin_zero: Tensor
     nonfinite: Tensor
-    saturated: Tensor
     gap: Tensor
     changed: Tensor
     rose: Tensor
@@ -64,7 +62,7 @@ def take_census(target: Target, pixels: Tensor, labels: Tensor) -> Census:
     """
     if not len(labels):
         flags, values = torch.empty(0, dtype=torch.bool), torch.empty(0)
-        return Census(flags, flags, flags, flags, values, values, torch.empty(0, len(STEPS)))
+        return Census(flags, flags, flags, values, values, torch.empty(0, len(STEPS)))
     images, own = pixels.to(target.subject.device), labels.to(target.subject.device)
     plain = target.look(images, lambda z, rows: cross_entropy(z, own[rows], reduction="none"), gradient=True)
     look = target.look(images, lambda z, rows: losses.margin(z, own[rows]), gradient=True)
@@ -75,7 +73,6 @@ def take_census(target: Target, pixels: Tensor, labels: Tensor) -> Census:
         ce_zero=_zero(plain.gradient) & plain.finite,
         margin_zero=_zero(look.gradient) & look.finite,
         nonfinite=~look.finite,
-        saturated=look.logits.softmax(dim=1).gather(1, own[:, None]).squeeze(1) == 1,
         gap=-look.loss,
         changed=difference.nan_to_num(0.0),
         rose=torch.stack([_rise(target, images, own, look, length) for length in STEPS], dim=1),

@@ -113,24 +113,6 @@ def _mean(looks: list[Look]) -> Look:
 
 @contextlib.contextmanager
 def opened(subject: Subject, *, draws: int = 1, seed: int = 0) -> Iterator[Target]:
-    """The subject for searching: eval mode, parameters without gradients, random numbers of its own.
-
-    A model that draws random numbers when called draws the same ones for the same seed. All is put back afterwards:
-    flags, buffers, gradients, global random state.
-    """
-    cuda = [subject.device] if subject.device.type == "cuda" else []
-    with (
-        subject.untouched() as model,
-        torch.random.fork_rng(devices=cuda),
-        torch.inference_mode(mode=False),
-        torch.enable_grad(),
-    ):
-        for module in model.modules():
-            module.training = False
-        for parameter in model.parameters():
-            parameter.requires_grad_(False)
-        torch.default_generator.manual_seed(seed)
-        for device in cuda:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
+    """The subject for searching; see `Subject.frozen`."""
+    with subject.frozen(seed):
         yield Target(subject, draws=draws)

@@ -16,7 +16,6 @@ AttackName = str
 """One of `OWN`, or `torchattacks:NAME` for an attack of that package."""
 OWN = ("fgsm", "fmn", "cw", "pgd", "apgd-ce", "apgd-t", "square")
 LIBRARY = "torchattacks:"
-RESTARTED = ("pgd", "apgd-ce")
 SHORT_SHARE = 10
 """FMN spends a tenth of its steps on every sample, and all of them where that finds nothing in the smallest radius."""
 OF_LIBRARY = 100

@@ -5,7 +5,7 @@ SUSPECT where another fails. Every check is a control of the result, so under a 
 was broken stays broken.
 
 A check of a share fails when the share is significantly above what a working evaluation leaves, by an exact one-sided
-binomial test at level 0.001: a dozen checks together raise a false alarm in about one of a hundred runs at most. One
+binomial test at level 0.001: so many checks raise a false alarm in at most so many of a thousand runs. One
 that passes has not shown the share to be small; how large it may be unseen is said with it.
 
 Source: Carlini et al. 2019, section 4, arXiv 1902.06705; Tramer et al. 2020, arXiv 2002.08347; Pintor et al. 2022,
