@@ -130,23 +130,25 @@ class EvasionConfig(ProbeConfig):
             "cw": f"Carlini & Wagner, {CW_ROUNDS} rounds of {self.cw_steps} steps, in L2",
             "pgd": f"PGD on the margin, {self.pgd_steps} steps, {starts}{warm if self.attacks[0] != 'pgd' else ''}",
             "apgd-ce": f"APGD-CE, {self.steps} steps, {starts}",
-            "apgd-t": f"APGD-T on {targets} target{'s' if targets > 1 else ''}, {self.screening()} steps{kept}",
+            "apgd-t": f"APGD-T on {targets} target{'s' if targets > 1 else ''}, {screening_steps(self.steps)} steps{kept}",
             "square": f"Square, {self.queries // SHORT_SQUARE or 1} queries on what stands and, if it breaks any, all "
             f"{self.queries}",
         }
         pressed = (
-            f"one draw of noise; on the first {PRESSED} samples APGD on the margin, {self.longer()} steps, 2 random "
+            f"one draw of noise; on the first {PRESSED} samples APGD on the margin, {longer_steps(self.steps)} steps, 2 random "
             f"starts; on {SQUARE_PRESSED} of them Square, {self.queries} queries"
         )
         return "; ".join([*(words.get(name, name) for name in self.attacks), pressed])
 
-    def longer(self) -> int:
-        """Steps of the longer search of the self-checks."""
-        return max(2 * self.steps, LEAST_LONGER)
 
-    def screening(self) -> int:
-        """Steps that APGD-T spends on every target before it keeps some."""
-        return max(1, self.steps // SCREENED_SHARE)
+def longer_steps(steps: int) -> int:
+    """Steps of the longer search of the self-checks."""
+    return max(2 * steps, LEAST_LONGER)
+
+
+def screening_steps(steps: int) -> int:
+    """Steps that APGD-T spends on every target before it keeps some."""
+    return max(1, steps // SCREENED_SHARE)
 
 
 def in_ball(attacks: Sequence[AttackName]) -> tuple[AttackName, ...]:
@@ -179,7 +181,9 @@ def cost(config: EvasionConfig, n: int) -> Estimate:
         gradients = 2 * ("fgsm" in config.attacks) * seen + 2 * searched  # FGSM, and the census
         gradients += searched * sum(_gradients(config, name, norm) for name in config.attacks)
         pressed = min(used, PRESSED)
-        gradients += pressed * 2 * (config.longer() + 1) + 2 * (searched + pressed)  # census away from the data
+        gradients += pressed * 2 * (longer_steps(config.steps) + 1) + 2 * (
+            searched + pressed
+        )  # census away from the data
         queries = min(used, SQUARE_PRESSED) * config.queries
         if "square" in config.attacks:
             queries += searched * (config.queries + (config.queries // SHORT_SQUARE or 1))
@@ -197,6 +201,6 @@ def _gradients(config: EvasionConfig, name: AttackName, norm: Norm) -> int:
         "cw": CW_ROUNDS * config.cw_steps * (norm == "l2"),
         "pgd": (config.restarts + 1) * (config.pgd_steps + 1),
         "apgd-ce": config.restarts * (config.steps + 1),
-        "apgd-t": config.targets * (config.screening() + 1) + KEPT_TARGETS * (config.steps + 1),
+        "apgd-t": config.targets * (screening_steps(config.steps) + 1) + KEPT_TARGETS * (config.steps + 1),
         "square": 0,
     }.get(name, OF_LIBRARY)

@@ -25,13 +25,13 @@ from audit.toolkit.norms import Norm
 from probes.evasion.config import (
     CW_ROUNDS,
     KEPT_TARGETS,
-    LEAST_LONGER,
     LIBRARY,
     PRESSED,
-    SCREENED_SHARE,
     AttackName,
     EvasionConfig,
     finders,
+    longer_steps,
+    screening_steps,
 )
 from probes.evasion.samples import Samples
 
@@ -151,7 +151,7 @@ class Searches:
 
     def longer(self, rows: Tensor, eps: Tensor) -> Tensor:
         """Candidates (k, c, h, w) of APGD on the margin with twice the steps, from two starts of their own."""
-        steps = max(2 * self.plan.steps, LEAST_LONGER)
+        steps = longer_steps(self.plan.steps)
         jobs = Jobs.join([self._at(rows, eps, f"longer/{start}") for start in range(2)])
         return _best(self._pool(APGD(self.plan.norm, "margin", steps + 1), jobs), len(rows)).cpu()
 
@@ -184,7 +184,7 @@ class Searches:
         """
         count = min(self.plan.targets, self.ranked.shape[1])
         kept = min(KEPT_TARGETS, count)
-        first = max(1, self.plan.steps // SCREENED_SHARE)
+        first = screening_steps(self.plan.steps)
         places = torch.arange(count)[:, None].expand(count, len(rows))
         screened = self._aimed(rows, places, eps, first, "screen")
         images = _best(screened, len(rows))
