@@ -122,7 +122,7 @@ class EvasionConfig(ProbeConfig):
         """The attacks with all that decides their strength on so many classes, in one line."""
         starts = f"{self.restarts} random start{'s' if self.restarts > 1 else ''}"
         warm = " and one from the nearest image found before"
-        targets = min(self.targets, num_classes - 1)
+        targets, screening = min(self.targets, num_classes - 1), screening_steps(self.steps)
         kept = f", then {self.steps} on the nearest {min(KEPT_TARGETS, targets)}"
         words = {
             "fgsm": "FGSM",
@@ -130,12 +130,13 @@ class EvasionConfig(ProbeConfig):
             "cw": f"Carlini & Wagner, {CW_ROUNDS} rounds of {self.cw_steps} steps, in L2",
             "pgd": f"PGD on the margin, {self.pgd_steps} steps, {starts}{warm if self.attacks[0] != 'pgd' else ''}",
             "apgd-ce": f"APGD-CE, {self.steps} steps, {starts}",
-            "apgd-t": f"APGD-T on {targets} target{'s' if targets > 1 else ''}, {screening_steps(self.steps)} steps{kept}",
+            "apgd-t": f"APGD-T on {targets} target{'s' if targets > 1 else ''}, {screening} steps{kept}",
             "square": f"Square, {self.queries // SHORT_SQUARE or 1} queries on what stands and, if it breaks any, all "
             f"{self.queries}",
         }
+        longer = longer_steps(self.steps)
         pressed = (
-            f"one draw of noise; on the first {PRESSED} samples APGD on the margin, {longer_steps(self.steps)} steps, 2 random "
+            f"one draw of noise; on the first {PRESSED} samples APGD on the margin, {longer} steps, 2 random "
             f"starts; on {SQUARE_PRESSED} of them Square, {self.queries} queries"
         )
         return "; ".join([*(words.get(name, name) for name in self.attacks), pressed])
