@@ -4,6 +4,7 @@
     ├── UsageError (2)           the command, a spec, a flag or the policy is wrong
     ├── SubjectError (2)         the checkpoint loads wrongly, or what it computes cannot be audited
     ├── DataError (2)            a data set cannot be read, or does not fit the model
+    ├── TrainingError (2)        a model cannot be trained as asked, or its loss went astray
     ├── StoreError (2)           the run folder cannot be used: in use, of another run, disk full
     ├── PrerequisiteError (2)    something that must be installed is not
     ├── UnsafeArtefactError (4)  refused before anything in it could run
@@ -31,6 +32,10 @@ class SubjectError(AuditError):
 
 class DataError(AuditError):
     """A data set cannot be read, or does not fit the model."""
+
+
+class TrainingError(AuditError):
+    """A model cannot be trained as asked, or training went astray."""
 
 
 class StoreError(AuditError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,6 +29,8 @@ class Subject:
         access: what may be used of it.
         output: what the raw network returned before it was brought to logits.
         why_limited: one clause on why access is less than all; empty when it is all.
+        untrained: gives a network of the same form with the initial values of a seed, behind the same normalisation,
+            on the same device, ready to be trained; None where there is no architecture to build again.
     """
 
     model: nn.Module
@@ -41,6 +43,7 @@ class Subject:
     access: frozenset[Access] = frozenset({"weights", "gradients", "logits", "labels"})
     output: Literal["logits", "log-probabilities", "probabilities"] = "logits"
     why_limited: str = ""
+    untrained: Callable[[int], nn.Module] | None = None
 
     def logits(self, pixels: Tensor) -> Tensor:
         """Logits (n, num_classes) float32 of pixels (n, c, h, w) float32 in [0, 1]; keeps the graph for gradients."""

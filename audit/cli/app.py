@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from audit import __version__
-from audit.cli import console, convert, demo, describe, doctor, gate, init, report, run, scan, schema
+from audit.cli import console, convert, demo, describe, doctor, gate, init, report, run, scan, schema, train
 from audit.cli import probes as probes_command
 from audit.errors import AuditError
 
@@ -47,6 +47,7 @@ app.command("describe")(describe.describe)
 app.add_typer(probes_command.app, name="probes")
 app.command("run")(run.run)
 app.command("gate")(gate.gate)
+app.command("train")(train.train)
 app.command("report")(report.report)
 app.command("schema")(schema.schema)
 app.command("demo")(demo.demo)

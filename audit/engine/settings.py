@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, get_origin
+from typing import Any, TypeVar, get_origin
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from audit.api import Probe, ProbeConfig
 from audit.errors import UsageError
+
+C = TypeVar("C", bound=BaseModel)
 
 
 def parse_settings(texts: Sequence[str], probes: Mapping[str, Probe]) -> dict[str, ProbeConfig]:
@@ -33,7 +35,7 @@ def parse_settings(texts: Sequence[str], probes: Mapping[str, Probe]) -> dict[st
         elif probe_id not in probes:
             problems.append(f"Expected a probe among {', '.join(probes)}, got {probe_id!r} in {text!r}.")
         elif key not in probes[probe_id].config.model_fields:
-            problems.append(_unknown_key(probes[probe_id], key))
+            problems.append(_unknown_key(probe_id, probes[probe_id].config, key))
         else:
             raw.setdefault(probe_id, {})[key] = _parsed(value.strip(), probes[probe_id].config, key)
     configs = {}
@@ -47,7 +49,42 @@ def parse_settings(texts: Sequence[str], probes: Mapping[str, Probe]) -> dict[st
     return configs
 
 
-def _parsed(value: str, config: type[ProbeConfig], key: str) -> Any:
+def configured(config: type[C], given: Mapping[str, Any], texts: Sequence[str]) -> C:
+    """A configuration that is not a probe's.
+
+    Args:
+        config: its class.
+        given: values by key, which win over the texts.
+        texts: each `KEY=VALUE`.
+
+    Raises:
+        UsageError: with every unknown key or bad value at once.
+    """
+    problems: list[str] = []
+    values: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = (part.strip() for part in text.partition("="))
+        if not equals:
+            problems.append(f"Expected KEY=VALUE, got {text!r}.")
+        elif key not in config.model_fields:
+            problems.append(_unknown_key("this kind of training", config, key))
+        else:
+            values[key] = _parsed(value, config, key)
+    for key, value in given.items():
+        if key in config.model_fields:
+            values[key] = value
+        else:
+            problems.append(_unknown_key("this kind of training", config, key))
+    try:
+        found = config.model_validate(values)
+    except ValidationError as error:
+        problems += [_explained("", dict(wrong)) for wrong in error.errors()]
+    if problems:
+        raise UsageError("\n".join(problems) + "\nCorrect the options or --set.")
+    return found
+
+
+def _parsed(value: str, config: type[BaseModel], key: str) -> Any:
     """The value as JSON where it is JSON, else as text; split at commas where the field is a list."""
     origin = get_origin(config.model_fields[key].annotation)
     if origin in (tuple, list) and not value.startswith("["):
@@ -62,14 +99,15 @@ def _json_or_text(text: str) -> Any:
         return text
 
 
-def _unknown_key(probe: Probe, key: str) -> str:
-    known = sorted(probe.config.model_fields)
+def _unknown_key(owner: str, config: type[BaseModel], key: str) -> str:
+    known = sorted(config.model_fields)
     near = difflib.get_close_matches(key, known, n=1)
     hint = f" Did you mean {near[0]}?" if near else ""
-    return f"Expected a setting of {probe.id} among {', '.join(known) or '(none)'}, got {key!r}.{hint}"
+    return f"Expected a setting of {owner} among {', '.join(known) or '(none)'}, got {key!r}.{hint}"
 
 
 def _explained(probe_id: str, found: Mapping[str, Any]) -> str:
     place = ".".join(str(part) for part in found["loc"]) or "its settings"
     message = str(found["msg"]).removeprefix("Value error, ")
-    return f"{probe_id}.{place}: {message} (got {found['input']!r})."
+    owner = f"{probe_id}." if probe_id else ""
+    return f"{owner}{place}: {message} (got {found['input']!r})."

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import shlex
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from audit import __version__
 from audit.errors import SubjectError, UnsafeArtefactError, UsageError
 from audit.loading.apart import Found, is_storage_by_value, most_bytes, read_by_running, read_with_placeholders
 from audit.loading.danger import refuse_dangerous
-from audit.loading.placeholders.elements import ELEMENTS
 from audit.loading.sniff import sniff
 from audit.loading.sources import shown
 from audit.loading.state_dicts import Tensors, stated_prefix
-from audit.loading.tensor_file import StoredTensor, repeated, write_tensors
+from audit.loading.tensor_file import repeated
 from audit.loading.weights import digest_of, read_plainly
 from audit.loading.weights_choice import chosen, left_out
+from audit.loading.weights_out import number_code, write_weights
 from audit.sandbox.limits import SECONDS
 from audit.scan import Kind, kind_of
 from audit.schema import FileDigest
-from audit.toolkit.writing import explained
 
 MOST_NAMED = 8
 RUN_CODE = "run its code behind locks: audit convert --allow-code"
@@ -124,7 +119,7 @@ def convert(request: ConversionRequest) -> Conversion:
         "source_sha256": source.sha256,
         "how": found.how,
     }
-    _write(request.out, tensors, metadata)
+    write_weights(request.out, tensors, metadata)
     dtypes = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values())
     result = digest_of(request.out)
     return Conversion(source, str(kind), found.how, place, dtypes, total, found.names, left, found.said, result)
@@ -163,7 +158,7 @@ def _check_plain(tensors: Tensors, name: str) -> None:
     wrong = [
         f"{shown(key)}: {str(tensor.dtype).removeprefix('torch.')}, {str(tensor.layout).removeprefix('torch.')}"
         for key, tensor in tensors.items()
-        if tensor.is_quantized or tensor.is_meta or tensor.layout is not torch.strided or not _code(tensor)
+        if tensor.is_quantized or tensor.is_meta or tensor.layout is not torch.strided or not number_code(tensor)
     ]
     if wrong:
         raise SubjectError(
@@ -171,31 +166,3 @@ def _check_plain(tensors: Tensors, name: str) -> None:
             f"that safetensors has not: {', '.join(wrong[:MOST_NAMED])}. Dequantise or densify the network where the "
             "file was made, and save its state_dict."
         )
-
-
-def _code(tensor: Tensor) -> str:
-    element = ELEMENTS.get(str(tensor.dtype).removeprefix("torch."))
-    return "" if element is None else element.code
-
-
-def _write(out: Path, tensors: Tensors, metadata: Mapping[str, str]) -> None:
-    """Each tensor in full, also where two are one; the file is there whole or not at all."""
-    stored = [
-        StoredTensor(name, _code(tensor), tuple(tensor.shape), tensor.nbytes, partial(_numbers, tensor))
-        for name, tensor in tensors.items()
-    ]
-    unfinished = out.with_name(f".tmp-{shown(out.name)}")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with unfinished.open("wb") as stream:
-            write_tensors(stream, stored, metadata)
-        unfinished.replace(out)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            unfinished.unlink(missing_ok=True)
-        raise explained(error, out) from error
-
-
-def _numbers(tensor: Tensor) -> Any:
-    plain = tensor.detach().resolve_conj().resolve_neg().contiguous()
-    return plain.reshape(-1).view(torch.uint8).numpy().data

@@ -12,12 +12,14 @@ from torch import nn
 from audit.api import Subject
 from audit.errors import SubjectError, UsageError
 from audit.loading.model_spec import ModelRequest, ModelSpec, parse_spec
-from audit.loading.network import ReadyNetwork, input_channels, ready_network, tensors_sha256
+from audit.loading.network import ReadyNetwork, input_channels, ready_network
 from audit.loading.preprocess import Normalisation, Preprocessing
 from audit.loading.preprocess_choice import Shape, resolve
 from audit.loading.preprocess_option import parse_option
+from audit.loading.untrained import TRAINABLE, Untrained
 from audit.loading.wrapper import Behaviour, Normalised, observe
 from audit.schema import Diagnostic, SubjectInfo, dump_json
+from audit.toolkit.tensors import tensors_of, tensors_sha256
 
 __all__ = ["LoadedSubject", "ModelRequest", "load_subject"]
 
@@ -92,6 +94,7 @@ def load_subject(
         output=behaviour.output,
         access=architecture.access,
         why_limited=architecture.why_limited,
+        untrained=_untrained(request, spec, native_shape, preprocessing.normalisation, behaviour, device),
     )
     info = _info(subject, spec, ready, preprocessing, checks)
     return LoadedSubject(subject, info, preprocessing, ready.trust_exceptions, remake)
@@ -116,6 +119,19 @@ def _remaker(network: nn.Module, behaviour: Behaviour, device: torch.device) -> 
         return wrapped.to(device).eval().requires_grad_(False)
 
     return remake
+
+
+def _untrained(
+    request: ModelRequest,
+    spec: ModelSpec,
+    native_shape: Shape | None,
+    normalisation: Normalisation,
+    behaviour: Behaviour,
+    device: torch.device,
+) -> Untrained | None:
+    if spec.scheme not in TRAINABLE:
+        return None
+    return Untrained(request, spec, native_shape, normalisation, behaviour, device)
 
 
 def _shortcomings(spec: ModelSpec, ready: ReadyNetwork) -> tuple[Diagnostic, ...]:
@@ -150,7 +166,7 @@ def _digest(spec: ModelSpec, ready: ReadyNetwork, preprocessing: Preprocessing, 
         "spec": spec.text,
         "weights": None if ready.weights is None else ready.weights.digest.sha256,
         "code": [file.sha256 for file in ready.architecture.files],
-        "tensors": tensors_sha256(ready.network),
+        "tensors": tensors_sha256(tensors_of(ready.network)),
         "preprocessing": preprocessing.option(),
         "output": [behaviour.output, behaviour.field],
     }

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parameter import is_lazy
 
 from audit.errors import SubjectError, UsageError
@@ -18,6 +17,7 @@ from audit.loading.mismatch import check_fit
 from audit.loading.model_spec import Architecture, ModelRequest, ModelSpec
 from audit.loading.preprocess_choice import Shape
 from audit.loading.weights import WeightsFile, read_weights
+from audit.toolkit.tensors import tensors_of
 
 INITIALISATION_SEED = 0
 
@@ -64,15 +64,26 @@ def ready_network(request: ModelRequest, spec: ModelSpec, native_shape: Shape | 
     if request.weights is None and (request.weights_key is not None or request.strip_prefix is not None):
         raise UsageError("Expected --weights FILE with --weights-key or --strip-prefix, got none. Name the file.")
     weights = None if request.weights is None else read_weights(request.weights, allow_pickle=request.allow_pickle)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(INITIALISATION_SEED)
-        architecture = build(spec, request, native_shape)
-    network, notes = _prepared(architecture.network, spec)
+    architecture, network, notes = initialised(request, spec, native_shape, INITIALISATION_SEED)
     notes = (*((spec.guess,) if spec.guess else ()), *architecture.notes, *notes)
     if weights is not None:
         content = weights.content if architecture.renamed is None else architecture.renamed(weights.content)
         notes += _load(network, dataclasses.replace(weights, content=content), request, spec)
     return ReadyNetwork(network.eval().requires_grad_(False), architecture, weights, notes)
+
+
+def initialised(
+    request: ModelRequest, spec: ModelSpec, native_shape: Shape | None, seed: int
+) -> tuple[Architecture, nn.Module, tuple[str, ...]]:
+    """The architecture, its network on the CPU in float32 with the initial values of a seed, and guesses taken.
+
+    Torch's own random state is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        architecture = build(spec, request, native_shape)
+    network, notes = _prepared(architecture.network, spec)
+    return architecture, network, notes
 
 
 def input_channels(ready: ReadyNetwork, spec: ModelSpec, native_shape: Shape | None) -> int:
@@ -96,15 +107,6 @@ def input_channels(ready: ReadyNetwork, spec: ModelSpec, native_shape: Shape | N
     return 3 if native_shape is None else native_shape[0]  # a network of linear layers, or one that rearranges pixels
 
 
-def tensors_sha256(network: nn.Module) -> str:
-    """sha256 over the names, types, shapes and bytes of all parameters and buffers."""
-    total = hashlib.sha256()
-    for name, tensor in sorted(_tensors(network).items()):
-        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return total.hexdigest()
-
-
 def _prepared(network: nn.Module, spec: ModelSpec) -> tuple[nn.Module, tuple[str, ...]]:
     """Out of its parallel or compiled wrapper, on the CPU, float32."""
     notes: tuple[str, ...] = ()
@@ -123,14 +125,10 @@ def _prepared(network: nn.Module, spec: ModelSpec) -> tuple[nn.Module, tuple[str
     return network.cpu().float(), notes
 
 
-def _tensors(network: nn.Module) -> dict[str, Tensor]:
-    return {name: value for name, value in network.state_dict().items() if isinstance(value, Tensor)}
-
-
 def _load(network: nn.Module, weights: WeightsFile, request: ModelRequest, spec: ModelSpec) -> tuple[str, ...]:
     """Strictly: every tensor of the network is in the file, with its shape, and nothing else is."""
     own = network.state_dict()
-    wanted = _tensors(network)
+    wanted = tensors_of(network)
     fit, guesses = find_state_dict(weights.content, wanted, request.weights_key, request.strip_prefix)
     check_fit(fit, wanted, spec=spec.text, file=weights.path.name)
     tensors, notes = to_load(fit, wanted)

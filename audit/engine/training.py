@@ -1,0 +1,351 @@
+"""A training from specs and files to a file of weights and its record."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import nn
+
+from audit.api import DataSplit, Subject
+from audit.engine.budget import Budget
+from audit.engine.keys import seed_of
+from audit.engine.prepare import Inputs, Prepared, prepare
+from audit.engine.record import environment
+from audit.engine.reporter import Reporter, watched
+from audit.engine.settings import configured
+from audit.errors import SubjectError, UsageError
+from audit.loading.models import ModelRequest
+from audit.loading.untrained import TRAINABLE
+from audit.loading.weights import digest_of
+from audit.loading.weights_out import write_weights
+from audit.schema import Diagnostic, FileDigest, SubjectInfo, dump_json
+from audit.toolkit.statistics import proportion
+from audit.toolkit.writing import write_whole
+from audit.training.config import AdversarialConfig, DistillationConfig, TrainingConfig
+from audit.training.log import Epoch, Share
+from audit.training.loop import Task, Trained, train
+from audit.training.recipes import adversarial, filled, standard, student, teacher
+from audit.training.record import Test, TrainingRecord
+
+T = TypeVar("T")
+Kind = Literal["standard", "adversarial", "distill"]
+CONFIGS: Mapping[str, type[TrainingConfig]] = {
+    "standard": TrainingConfig, "adversarial": AdversarialConfig, "distill": DistillationConfig,
+}  # fmt: skip
+NETWORK = "network."
+"""How the names of a subject's tensors begin that belong to its network."""
+AT_ONCE, AGREEMENT = 64, 1e-4
+UNSURPRISING = frozenset({"random_weights", "factory_weights"})
+"""Notices about a subject that a training is there to change."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainRequest:
+    """What shall be trained.
+
+    Attributes:
+        model: its architecture, and weights to begin with.
+        data: each `ROLE=SPEC`; `train`, and `eval` where the result is to be tested.
+        out: the safetensors file to write.
+        given: settings by name.
+        settings: further ones, each `KEY=VALUE`.
+        teacher: a trained teacher for `distill`; None to train one.
+        argv: the command, for the record.
+    """
+
+    kind: Kind
+    model: ModelRequest
+    data: tuple[str, ...]
+    out: Path
+    given: Mapping[str, Any] = field(default_factory=dict)
+    settings: tuple[str, ...] = ()
+    samples: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    threads: int | None = None
+    teacher: ModelRequest | None = None
+    fresh: bool = False
+    force: bool = False
+    argv: tuple[str, ...] = ()
+
+    @property
+    def record_file(self) -> Path:
+        """Where the record lies."""
+        return self.out.with_suffix(".training.json")
+
+    def state_file(self, name: str) -> Path:
+        """Where the unfinished training of this name lies."""
+        return self.out.with_name(f"{self.out.name}.{name}.unfinished")
+
+
+class _Context:
+    """`audit.training.context.TrainingContext` outside of a run."""
+
+    def __init__(self, device: torch.device, seed: int, budget: Budget, reporter: Reporter) -> None:
+        self.device, self.seed, self.budget, self.reporter = device, seed, budget, reporter
+        self.notices: dict[str, Diagnostic] = {}
+
+    def torch_generator(self, purpose: str) -> torch.Generator:
+        """See `TrainingContext`."""
+        return torch.Generator().manual_seed(seed_of(self.seed, "train", "", purpose) >> 1)
+
+    def seconds_left(self) -> float:
+        """See `TrainingContext`."""
+        return self.budget.left()
+
+    def progress(self, items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
+        """See `TrainingContext`."""
+        return watched(items, self.reporter, what, total)
+
+    def diagnose(self, code: str, text: str, severity: Literal["info", "warning"] = "warning") -> None:
+        """See `TrainingContext`."""
+        if code not in self.notices:
+            self.notices[code] = Diagnostic(code=code, text=text, severity=severity)
+            self.reporter.note(f"{'warning' if severity == 'warning' else 'note'}: {text}")
+
+    def watch(self, epoch: Epoch, of: int) -> None:
+        """A line for an epoch that ended."""
+        robust = "" if epoch.robust_accuracy is None else f", under attack {epoch.robust_accuracy:.1%}"
+        said = f"loss {epoch.train_loss:.4g}, held-out accuracy {epoch.held_out_accuracy:.1%}{robust}"
+        self.reporter.note(f"epoch {epoch.epoch} of {of}: {said}")
+
+
+def carry_out(request: TrainRequest, budget: Budget, reporter: Reporter) -> TrainingRecord:
+    """Trains, writes the weights, reads them back as any user would, and tests them.
+
+    Interrupted at any moment, the same request goes on after the last epoch that ended.
+
+    Raises:
+        AuditError: for whatever cannot be done as asked.
+    """
+    return _Work(request, budget, reporter).run()
+
+
+class _Work:
+    """A request under way."""
+
+    def __init__(self, request: TrainRequest, budget: Budget, reporter: Reporter) -> None:
+        self.request, self.reporter = request, reporter
+        self.config = configured(CONFIGS[request.kind], request.given, request.settings)
+        self.train_spec, self.eval_spec = _specs(request.data)
+        _check_files(request)
+        self.prepared = self._prepare(request.model, self.train_spec)
+        self.split = self.prepared.data["train"]
+        self.model = self._beginning()
+        self.ctx = _Context(self.prepared.subject.device, request.seed, budget, reporter)
+        self.teacher_info: SubjectInfo | None = None
+
+    def run(self) -> TrainingRecord:
+        """See `carry_out`."""
+        if self.request.fresh:
+            self._forget()
+        self._look_at_outputs()
+        trainings = self._distilled() if isinstance(self.config, DistillationConfig) else self._plain()
+        last = list(trainings.values())[-1]
+        weights = self._write(last)
+        test = self._read_back(last)
+        record = TrainingRecord(
+            weights=weights,
+            subject=self.prepared.info,
+            data=self.prepared.data_infos[0],
+            seed=self.request.seed,
+            arguments=self._arguments(),
+            argv=self.request.argv,
+            environment=environment(self.ctx.device),
+            trust_exceptions=self.prepared.loaded.trust_exceptions,
+            trainings={name: trained.log for name, trained in trainings.items()},
+            teacher=self.teacher_info,
+            test=test,
+            notices=tuple(self.ctx.notices.values()),
+        )
+        write_whole(self.request.record_file, dump_json(record.model_dump(mode="json")).encode())
+        self._forget()
+        return record
+
+    def _prepare(self, model: ModelRequest, data: str) -> Prepared:
+        request = self.request
+        inputs = Inputs(model, (data,), request.samples, request.seed, request.device, request.threads)
+        prepared = prepare(inputs, note=lambda text: self.reporter.note(f"note: {text}"))
+        for check in prepared.info.checks:
+            if check.severity == "warning" and check.code not in UNSURPRISING:
+                self.reporter.note(f"warning: {check.text}")
+        return prepared
+
+    def _beginning(self) -> nn.Module:
+        """The network before the first step."""
+        subject = self.prepared.subject
+        if subject.untrained is None:
+            forms = ", ".join(f"{scheme}:" for scheme in TRAINABLE)
+            raise UsageError(
+                f"Expected an architecture to train ({forms}), got {self.request.model.spec!r}, a file's own graph or "
+                "folder. Name the architecture, and give the file's weights with --from."
+            )
+        model = subject.untrained(self.request.seed)
+        if self.request.model.weights is not None:
+            model.load_state_dict(subject.model.state_dict())
+        return model
+
+    def _look_at_outputs(self) -> None:
+        outputs, seen = self.prepared.info.num_classes, len(self.prepared.data_infos[0].class_counts)
+        if outputs > seen:
+            text = f"the model has {outputs} outputs and the training data {seen} classes; name num_classes in --model"
+            self.ctx.diagnose("more_outputs_than_classes", text)
+
+    def _plain(self) -> dict[str, Trained]:
+        if isinstance(self.config, AdversarialConfig):
+            return {"training": self._train(adversarial(self.model, self.split, self.config))}
+        return {"training": self._train(standard(self.model, self.split, self.config))}
+
+    def _distilled(self) -> dict[str, Trained]:
+        assert isinstance(self.config, DistillationConfig)
+        found: dict[str, Trained] = {}
+        if self.request.teacher is None:
+            found["teacher"] = self._train(teacher(self.model, self.split, self.config))
+            taught_by = filled(self.model, found["teacher"].weights)
+        else:
+            taught_by = self._given_teacher(self.request.teacher)
+        found["student"] = self._train(student(self.model, taught_by, self.split, self.config))
+        return found
+
+    def _given_teacher(self, request: ModelRequest) -> nn.Module:
+        """A teacher that was trained before; it must see the same pixels."""
+        given, ours = self._prepare(request, self.train_spec), self.prepared
+        self.teacher_info = given.info
+        if given.loaded.preprocessing.geometry != ours.loaded.preprocessing.geometry:
+            sizes = ["x".join(map(str, found.info.input_shape)) for found in (ours, given)]
+            raise UsageError(
+                f"Expected a teacher that takes the same images as the student ({sizes[0]}), got one that takes others "
+                f"({sizes[1]}), or cut and resized otherwise. Give both the same size with --preprocess .../size=N."
+            )
+        if given.info.num_classes != ours.info.num_classes:
+            raise UsageError(
+                f"Expected a teacher of {ours.info.num_classes} classes, as the student has, got one of "
+                f"{given.info.num_classes}. Name num_classes in --model and --teacher-model."
+            )
+        return given.subject.model
+
+    def _train(self, task: Task) -> Trained:
+        trained = train(task, self.ctx, state_file=self.request.state_file(task.name), watch=self.ctx.watch)
+        if trained.log.ending == "budget":
+            done, wanted = len(trained.log.epochs), task.config.epochs
+            text = f"the budget ended after {done} of {wanted} epochs of the {task.name}"
+            self.ctx.diagnose(f"budget_{task.name}", text)
+        return trained
+
+    def _write(self, trained: Trained) -> FileDigest:
+        tensors = {
+            name.removeprefix(NETWORK): tensor for name, tensor in trained.weights.items() if name.startswith(NETWORK)
+        }
+        metadata = {
+            "format": "pt",
+            "trained_by": f"trust-audit, {self.request.kind}, seed {self.request.seed}",
+            "spec": self.prepared.info.spec,
+            "preprocessing": self.prepared.loaded.preprocessing.option(),
+            "tensors_sha256": trained.log.weights_sha256,
+        }
+        write_weights(self.request.out, tensors, metadata)
+        return digest_of(self.request.out)
+
+    def _read_back(self, trained: Trained) -> Test | None:
+        """Loads the file by the way of any user, compares answers, and tests on images kept apart.
+
+        Raises:
+            SubjectError: when the file does not give back the model that was trained.
+        """
+        model = dataclasses.replace(
+            self.request.model, weights=self.request.out, weights_key=None, strip_prefix=None, allow_pickle=False
+        )
+        data = (self.eval_spec or self.train_spec,)
+        inputs = Inputs(model, data, seed=self.request.seed, device=self.request.device, threads=self.request.threads)
+        again = prepare(inputs, note=lambda _: None)
+        split = next(iter(again.data.values()))
+        pixels = split.batch(0, AT_ONCE).pixels
+        with torch.no_grad():
+            here = filled(self.model, trained.weights)(pixels.to(self.ctx.device)).float()
+            there = again.subject.logits(pixels)
+        scale = max(1.0, float(here.abs().max()))
+        if again.info.input_shape != self.prepared.info.input_shape or not torch.allclose(
+            here, there, rtol=0, atol=AGREEMENT * scale
+        ):
+            raise SubjectError(
+                f"Expected {self.request.out.name} to answer as the model that was trained, got other answers: some of "
+                "its state is not in its state_dict. Keep that in buffers."
+            )
+        if self.eval_spec is None:
+            return None
+        for check in again.info.checks:
+            if check.severity == "warning":
+                self.ctx.diagnose(check.code, check.text)
+        return Test(
+            data=again.data_infos[0], accuracy=_accuracy(again.subject, split), also_trained_on=self._shared(split)
+        )
+
+    def _shared(self, split: DataSplit) -> int:
+        """How many images of a split are, by content, among those of the training."""
+        ours = set(self.split.sample_ids(range(len(self.split))))
+        shared = sum(identity in ours for identity in split.sample_ids(range(len(split))))
+        if shared:
+            text = (
+                f"{shared} of the {len(split)} images of the eval data are among the training data: the test says less"
+            )
+            self.ctx.diagnose("test_images_trained_on", text)
+        return shared
+
+    def _arguments(self) -> dict[str, Any]:
+        request = self.request
+        return {
+            "kind": request.kind,
+            "model": request.model.spec,
+            "from": None if request.model.weights is None else request.model.weights.name,
+            "preprocess": request.model.preprocess,
+            "data": list(request.data),
+            "samples": request.samples,
+            "seed": request.seed,
+            "device": request.device,
+        }
+
+    def _forget(self) -> None:
+        for name in ("training", "teacher", "student"):
+            self.request.state_file(name).unlink(missing_ok=True)
+
+
+def _specs(arguments: tuple[str, ...]) -> tuple[str, str | None]:
+    """The data arguments of the roles `train` and `eval`."""
+    by_role = {argument.partition("=")[0]: argument for argument in arguments}
+    known = all(argument.startswith(("train=", "eval=")) for argument in arguments)
+    if not known or len(by_role) < len(arguments) or "train" not in by_role:
+        got = ", ".join(arguments) or "none"
+        raise UsageError(
+            f"Expected --data train=SPEC, and --data eval=SPEC where the result is to be tested, got {got}. "
+            "Name the role before each spec."
+        )
+    return by_role["train"], by_role.get("eval")
+
+
+def _check_files(request: TrainRequest) -> None:
+    if request.out.suffix != ".safetensors":
+        raise UsageError(f"Expected --out FILE.safetensors, got {request.out.name}. Give it that ending.")
+    own = request.model.weights
+    if request.out.exists() and (not request.force or not request.out.is_file()):
+        raise UsageError(
+            f"Expected --out to name a new file, got {request.out}, which exists. Choose another, or add --force."
+        )
+    if own is not None and own.exists() and request.out.exists() and own.samefile(request.out):
+        raise UsageError("Expected --out to be another file than --from, got the same. Choose another.")
+    if request.teacher is not None and request.kind != "distill":
+        raise UsageError(f"Expected --teacher with distill alone, got it with {request.kind}. Drop it.")
+
+
+def _accuracy(subject: Subject, split: DataSplit) -> Share:
+    right = 0
+    with torch.inference_mode():
+        for start in range(0, len(split), AT_ONCE):
+            batch = split.batch(start, start + AT_ONCE)
+            right += int((subject.logits(batch.pixels).argmax(dim=1).cpu() == batch.labels).sum())
+    n = len(split)
+    return Share(right=right, n=n, value=right / n, interval=proportion(right, n))

@@ -1,0 +1,106 @@
+"""Settings of trainers."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from audit.toolkit.norms import Norm, canonical_eps, parse_eps
+
+Optimizer = Literal["adamw", "sgd"]
+Schedule = Literal["one-cycle", "cosine", "constant"]
+Augmentation = Literal["none", "flip", "crop", "flip-crop"]
+Precision = Literal["auto", "float32", "bfloat16"]
+Switch = Literal["auto", "on", "off"]
+
+LEARNING_RATE: dict[Optimizer, float] = {"adamw": 2e-3, "sgd": 0.1}
+WEIGHT_DECAY: dict[Optimizer, float] = {"adamw": 1e-2, "sgd": 5e-4}
+
+
+class TrainingConfig(BaseModel):
+    """Of every trainer."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    epochs: int = Field(30, ge=1)
+    """Passes over the training images, at most."""
+    batch_size: int = Field(128, ge=2)
+    """Images a step."""
+    optimizer: Optimizer = "adamw"
+    """adamw, which suits any architecture, or sgd with Nesterov's momentum 0.9."""
+    learning_rate: float | None = Field(None, gt=0)
+    """At its highest; 2e-3 with adamw, 0.1 with sgd."""
+    weight_decay: float | None = Field(None, ge=0)
+    """1e-2 with adamw, 5e-4 with sgd; never on biases and other vectors."""
+    schedule: Schedule = "one-cycle"
+    """one-cycle (a quarter of the way up, then down to zero by a cosine), cosine, or constant."""
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Share of the target that is spread over all classes."""
+    augmentation: Augmentation = "none"
+    """none, flip (left and right), crop (moved by up to an eighth of a side, black around), or flip-crop."""
+    clip: float = Field(5.0, gt=0)
+    """Longest gradient, in L2 over all weights; longer ones are shortened to it."""
+    held_out: float = Field(0.1, gt=0, lt=1)
+    """Share of the images that is not trained on, by which the epoch to keep is chosen."""
+    patience: int | None = Field(None, ge=1)
+    """Epochs without a better one after which training stops; none by default, as one-cycle is best at its end."""
+    precision: Precision = "auto"
+    """auto (bfloat16 for the passes on a GPU that has it), float32 or bfloat16; weights are float32 always."""
+    channels_last: Switch = "auto"
+    """Memory format of images and weights; auto is on with a GPU."""
+    compile: Switch = "auto"
+    """torch.compile; auto is on with a GPU. Where it fails the training goes on without."""
+
+    @property
+    def highest_learning_rate(self) -> float:
+        """As given, or by the optimizer."""
+        return LEARNING_RATE[self.optimizer] if self.learning_rate is None else self.learning_rate
+
+    @property
+    def decay(self) -> float:
+        """Weight decay as given, or by the optimizer."""
+        return WEIGHT_DECAY[self.optimizer] if self.weight_decay is None else self.weight_decay
+
+
+class AdversarialConfig(TrainingConfig):
+    """Of training on worst-case images."""
+
+    recipe: Literal["pgd", "fgsm-rs"] = "pgd"
+    """pgd (Madry et al. 2018, arXiv 1706.06083), or fgsm-rs, a single step from a random start (Wong, Rice & Kolter
+    2020, arXiv 2001.03994), several times faster."""
+    norm: Norm = "linf"
+    """Of the ball: linf, l2 or l1."""
+    eps: Annotated[str, BeforeValidator(str)] = "8/255"
+    """Radius of the ball in units of the pixel range, such as 8/255 or 0.3."""
+    steps: int = Field(10, ge=1)
+    """Of pgd."""
+    step: float | None = Field(None, gt=0)
+    """Length of a step over the radius; 0.25 with pgd (2/255 at 8/255), 1.25 with fgsm-rs."""
+
+    @model_validator(mode="after")
+    def _radius_fits_the_norm(self) -> AdversarialConfig:
+        if parse_eps(self.eps, self.norm) == 0:
+            raise ValueError(f"Expected a radius above 0, got {self.eps}. Use `audit train standard` for none.")
+        object.__setattr__(self, "eps", canonical_eps(self.eps, self.norm))
+        return self
+
+    @property
+    def radius(self) -> float:
+        """The radius as a number."""
+        return parse_eps(self.eps, self.norm)
+
+    @property
+    def relative_step(self) -> float:
+        """As given, or by the recipe."""
+        return self.step if self.step is not None else {"pgd": 0.25, "fgsm-rs": 1.25}[self.recipe]
+
+
+class DistillationConfig(TrainingConfig):
+    """Of training on a teacher's answers."""
+
+    temperature: float = Field(100.0, ge=1, le=1000)
+    """By which logits are divided before the softmax, in the teacher and in the student; both are used without it
+    (defensive distillation, Papernot et al. 2016, arXiv 1511.04508)."""
+    precision: Precision = "float32"
+    """As in training otherwise; float32, since logits in the hundreds have no decimals left in bfloat16."""

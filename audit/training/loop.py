@@ -1,0 +1,336 @@
+"""Epochs of training, the best of them, and how a training ends."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from audit.api import DataSplit
+from audit.errors import DataError, TrainingError
+from audit.schema import dump_json
+from audit.toolkit.statistics import proportion
+from audit.toolkit.tensors import tensors_of, tensors_sha256
+from audit.training import state as states
+from audit.training.config import AdversarialConfig, TrainingConfig
+from audit.training.context import TrainingContext
+from audit.training.feed import Feed, augmented
+from audit.training.inner import evaluating, worst_case
+from audit.training.log import Ending, Epoch, Share, TrainingLog
+from audit.training.objectives import Objective
+from audit.training.overfitting import catastrophic
+from audit.training.placing import Placed
+
+FEWEST_IMAGES = 20
+ROBUST_IMAGES, ROBUST_STEPS = 512, 10
+"""Held-out images that are attacked after each epoch of adversarial training, and with how many steps."""
+LOOKED_AT_ONCE = 256
+WARM_UP = 0.25
+"""Share of a one-cycle schedule in which the learning rate rises."""
+MOMENTUM = 0.9
+
+Kind = Literal["standard", "adversarial", "distillation"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trained:
+    """What a training leaves.
+
+    Attributes:
+        weights: every parameter and buffer of the epoch that was kept, by name, on the CPU.
+        log: how they came to be.
+    """
+
+    weights: dict[str, Tensor]
+    log: TrainingLog
+
+
+def ignore(epoch: Epoch, of: int) -> None:
+    """Watches nothing."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Task:
+    """One training, before it is carried out.
+
+    Attributes:
+        kind: for the log.
+        model: maps pixels in [0, 1] to logits; a copy is trained, those parameters that require gradients.
+        split: labelled images; a held-out part of them chooses the epoch.
+        config: settings.
+        objective: what is asked of the model.
+        name: of the training among others in the same context; part of its random streams.
+        origin: digest of whatever else decides the result, such as a teacher's weights.
+    """
+
+    kind: Kind
+    model: nn.Module
+    split: DataSplit
+    config: TrainingConfig
+    objective: Objective
+    name: str = "training"
+    origin: str = ""
+
+
+def train(
+    task: Task,
+    ctx: TrainingContext,
+    *,
+    state_file: Path | None = None,
+    watch: Callable[[Epoch, int], None] = ignore,
+) -> Trained:
+    """Carries out a training.
+
+    The same task, seed and machine give the same weights, also when it was interrupted and goes on from `state_file`.
+
+    Args:
+        task: what to train.
+        ctx: the device, randomness, time and progress.
+        state_file: kept after every epoch, and read at the beginning; None keeps nothing.
+        watch: is told each epoch as it ends, and of how many.
+
+    Raises:
+        DataError: when there are too few images.
+        TrainingError: when nothing can be trained, or the loss is no longer finite.
+        UsageError: when the state is of another training.
+    """
+    return _Training(task, ctx, state_file, watch).run()
+
+
+class _Training:
+    """A training under way."""
+
+    def __init__(
+        self, task: Task, ctx: TrainingContext, state_file: Path | None, watch: Callable[[Epoch, int], None]
+    ) -> None:
+        self.task, self.ctx, self.file, self.watch = task, ctx, state_file, watch
+        config = task.config
+        n_held_out = max(2, math.ceil(config.held_out * len(task.split)))
+        if len(task.split) < FEWEST_IMAGES or n_held_out > len(task.split) // 2:
+            raise DataError(
+                f"Expected at least {FEWEST_IMAGES} images to train on, at most half of them held out, got "
+                f"{len(task.split)} with {n_held_out} held out. Give more images, or a smaller held-out share."
+            )
+        model = copy.deepcopy(task.model)
+        self.initial = tensors_sha256(tensors_of(model))
+        self.placed = Placed(model, config, ctx)
+        self.held_out = Feed(task.split, range(n_held_out), ctx)
+        self.images = Feed(task.split, range(n_held_out, len(task.split)), ctx)
+        self.optimizer = _optimizer(model, config)
+        self.steps = sum(1 for size in self._sizes() if size > 1)
+        self.state = states.State([], 0, {}, {}, {})
+        self.fingerprint = self._fingerprint()
+        self.ending: Ending = "completed"
+
+    def run(self) -> Trained:
+        """See `train`."""
+        found = states.load(self.file, self.fingerprint, self.ctx.device) if self.file else None
+        if found is not None:
+            self.state = found
+            self.placed.model.load_state_dict(found.model, strict=False)
+            self.optimizer.load_state_dict(found.optimizer)
+        left = (self.task.config.epochs - len(self.state.epochs)) * self.steps
+        if not self._over():
+            for _ in self.ctx.progress(self._all_steps(), self.task.name, left):
+                pass
+        return Trained({name: tensor.cpu() for name, tensor in self.state.best.items()}, self._log())
+
+    def _all_steps(self) -> Iterator[None]:
+        """Trains as it is iterated over: an item a step."""
+        while True:
+            yield from self._epoch(len(self.state.epochs) + 1)
+            self.watch(self.state.epochs[-1], self.task.config.epochs)
+            if self._over():
+                return
+
+    def _epoch(self, epoch: int) -> Iterator[None]:
+        """One pass over the images, and what follows from it."""
+        config, ctx, name = self.task.config, self.ctx, f"{self.task.name}/{epoch}"
+        order = torch.randperm(len(self.images), generator=ctx.torch_generator(f"{name}/order"))
+        generator = ctx.torch_generator(f"{name}/images")
+        total = torch.zeros((), device=ctx.device)
+        right = torch.zeros((), dtype=torch.int64, device=ctx.device)
+        shown = step = 0
+        self.placed.model.train()
+        draws = ctx.torch_generator(f"{name}/model")
+        for pixels, labels in self.images.batches(order, config.batch_size, drop_single=True):
+            rate = self._rate(((epoch - 1) * self.steps + step) / (config.epochs * self.steps))
+            with _own_randomness(ctx.device, draws):
+                loss, hits = self._step(augmented(pixels, config.augmentation, generator), labels, rate, generator)
+            total += loss * len(labels)
+            right += hits.sum()
+            shown, step = shown + len(labels), step + 1
+            yield
+        mean = float(total) / shown
+        if not math.isfinite(mean):
+            raise TrainingError(
+                f"Expected a finite loss, got {mean} in epoch {epoch} of {self.task.name}. Lower the learning rate "
+                f"(now {config.highest_learning_rate:g}), or train in float32."
+            )
+        self._note(Epoch(
+            epoch=epoch, learning_rate=rate, train_loss=mean, train_accuracy=int(right) / shown, **self._look(name)
+        ))  # fmt: skip
+
+    def _step(self, pixels: Tensor, labels: Tensor, rate: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """One step of the optimizer; the loss before it, and which images were right."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.inference_mode(mode=False), torch.enable_grad():
+            loss, hits = self.task.objective.loss(self.placed, pixels, labels, generator)
+            loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.placed.model.parameters(), self.task.config.clip)
+        self.optimizer.step()
+        return loss.detach(), hits
+
+    def _look(self, name: str) -> dict[str, float]:
+        """Loss and accuracies on held-out images, in evaluation mode and float32."""
+        total, right, everyone = 0.0, 0, torch.arange(len(self.held_out))
+        with evaluating(self.placed.model), torch.no_grad():
+            for pixels, labels in self.held_out.batches(everyone, LOOKED_AT_ONCE):
+                logits = self.placed.exact(pixels)
+                total += float(self.task.objective.held_out(logits, pixels, labels))
+                right += int((logits.argmax(dim=1) == labels).sum())
+        n = len(self.held_out)
+        if not math.isfinite(total):
+            total = 1e30 * n  # a model that answers NaN: worse than any other, and a number
+        found = {"held_out_loss": total / n, "held_out_accuracy": right / n}
+        return found | (self._attacked(name) if isinstance(self.task.config, AdversarialConfig) else {})
+
+    def _attacked(self, name: str) -> dict[str, float]:
+        """Accuracies on worst-case images of the first held-out ones, by several steps and by one."""
+        config = self.task.config
+        assert isinstance(config, AdversarialConfig)
+        n = self._attacked_images()
+        right = {"robust_accuracy": 0, "single_step_accuracy": 0}
+        ways = {"robust_accuracy": (ROBUST_STEPS, 2.5 / ROBUST_STEPS), "single_step_accuracy": (1, 1.0)}
+        with evaluating(self.placed.model), torch.enable_grad():
+            for key, (steps, step) in ways.items():
+                generator = self.ctx.torch_generator(f"{self.task.name}/attacked") if steps > 1 else None
+                for pixels, labels in self.held_out.batches(torch.arange(n), LOOKED_AT_ONCE):
+                    images = worst_case(
+                        self.placed.exact, pixels, labels, norm=config.norm, eps=config.radius, steps=steps, step=step,
+                        generator=generator,
+                    )  # fmt: skip
+                    with torch.no_grad():
+                        right[key] += int((self.placed.exact(images).argmax(dim=1) == labels).sum())
+        return {key: count / n for key, count in right.items()}
+
+    def _attacked_images(self) -> int:
+        return min(ROBUST_IMAGES, len(self.held_out))
+
+    def _note(self, epoch: Epoch) -> None:
+        """Keeps the epoch, and its weights where they are the best so far."""
+        state = self.state
+        kept = next((found for found in state.epochs if found.epoch == state.kept_epoch), None)
+        state.epochs.append(epoch)
+        state.model = {name: tensor.detach() for name, tensor in tensors_of(self.placed.model).items()}
+        if kept is None or _merit(epoch) > _merit(kept):
+            state.kept_epoch = epoch.epoch
+            state.best = {name: tensor.clone() for name, tensor in state.model.items()}
+        state.optimizer = self.optimizer.state_dict()
+        if self.file is not None:
+            states.save(state, self.file, self.fingerprint)
+
+    def _over(self) -> bool:
+        """Whether no further epoch follows; `ending` says why."""
+        state, config = self.state, self.task.config
+        if not state.epochs:
+            return False
+        if isinstance(config, AdversarialConfig) and catastrophic(state.epochs, self._attacked_images()):
+            self.ending = "catastrophic_overfitting"
+            text = "training on single steps stopped to defend against several; the best epoch before is kept"
+            self.ctx.diagnose("catastrophic_overfitting", f"{self.task.name}: {text}.")
+        elif len(state.epochs) >= config.epochs:
+            self.ending = "completed"
+        elif config.patience is not None and len(state.epochs) - state.kept_epoch >= config.patience:
+            self.ending = "early_stopping"
+        elif self.ctx.seconds_left() <= 0:
+            self.ending = "budget"
+        else:
+            return False
+        return True
+
+    def _rate(self, done: float) -> float:
+        """The learning rate after this share of all steps."""
+        config = self.task.config
+        highest = config.highest_learning_rate
+        if config.schedule == "constant":
+            return highest
+        if config.schedule == "one-cycle" and done < WARM_UP:
+            return highest * max(done, 0.01 * WARM_UP) / WARM_UP
+        fallen = (done - WARM_UP) / (1 - WARM_UP) if config.schedule == "one-cycle" else done
+        return highest * (1 + math.cos(math.pi * fallen)) / 2
+
+    def _sizes(self) -> Iterator[int]:
+        size, n = self.task.config.batch_size, len(self.images)
+        yield from (min(size, n - start) for start in range(0, n, size))
+
+    def _fingerprint(self) -> str:
+        """What the state must be of."""
+        stream = self.ctx.torch_generator(f"{self.task.name}/fingerprint").initial_seed()
+        return dump_json([
+            self.task.kind, self.task.config.model_dump(mode="json"), self.task.split.digest, len(self.task.split),
+            self.initial, self.task.origin, stream,
+        ])  # fmt: skip
+
+    def _log(self) -> TrainingLog:
+        task, state = self.task, self.state
+        kept = next(epoch for epoch in state.epochs if epoch.epoch == state.kept_epoch)
+        n = len(self.held_out)
+        right = round(kept.held_out_accuracy * n)
+        return TrainingLog(
+            kind=task.kind,
+            config=task.config.model_dump(mode="json"),
+            n_train=len(self.images),
+            n_held_out=n,
+            data_digest=task.split.digest,
+            initial_sha256=self.initial,
+            weights_sha256=tensors_sha256(state.best),
+            epochs=tuple(state.epochs),
+            kept_epoch=state.kept_epoch,
+            ending=self.ending,
+            held_out=Share(right=right, n=n, value=right / n, interval=proportion(right, n)),
+            settings=self.placed.settings | {"images": self.images.kept},
+        )
+
+
+@contextmanager
+def _own_randomness(device: torch.device, draws: torch.Generator) -> Iterator[None]:
+    """Dropout and the like draw from a stream of this training; the global random state is put back."""
+    cuda = [device] if device.type == "cuda" else []
+    seed = int(torch.randint(2**62, (), generator=draws))
+    with torch.random.fork_rng(devices=cuda):
+        torch.default_generator.manual_seed(seed)
+        for place in cuda:
+            with torch.cuda.device(place):
+                torch.cuda.manual_seed(seed)
+        yield
+
+
+def _merit(epoch: Epoch) -> tuple[float, float]:
+    """What an epoch is kept by: robust accuracy where there is one, else accuracy; then a small loss."""
+    share = epoch.held_out_accuracy if epoch.robust_accuracy is None else epoch.robust_accuracy
+    return share, -epoch.held_out_loss
+
+
+def _optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not wanted:
+        raise TrainingError("Expected parameters that can be trained, got none that require gradients. Unfreeze some.")
+    groups = [
+        {"params": [parameter for parameter in wanted if parameter.dim() > 1], "weight_decay": config.decay},
+        {"params": [parameter for parameter in wanted if parameter.dim() <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    rate = config.highest_learning_rate
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=rate, momentum=MOMENTUM, nesterov=True)
+    return torch.optim.AdamW(groups, lr=rate)

@@ -1,0 +1,72 @@
+"""A model on its device as it is trained: mixed precision, memory format, compilation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from audit.toolkit.batching import out_of_memory
+from audit.training.config import Switch, TrainingConfig
+from audit.training.context import TrainingContext
+
+
+class Placed:
+    """A model that is being trained.
+
+    Attributes:
+        model: the module itself, on the device; its weights are float32.
+        settings: how it is computed, for the log.
+    """
+
+    def __init__(self, model: nn.Module, config: TrainingConfig, ctx: TrainingContext) -> None:
+        self.device = ctx.device
+        gpu = self.device.type == "cuda"
+        self._half = config.precision == "bfloat16" or (
+            config.precision == "auto" and gpu and torch.cuda.is_bf16_supported()
+        )
+        last = _wanted(config.channels_last, gpu)
+        self._format = torch.channels_last if last else torch.contiguous_format
+        self.model = model.to(self.device)
+        if last:
+            self.model = self.model.to(memory_format=torch.channels_last)
+        self._compiled = torch.compile(self.model) if _wanted(config.compile, gpu) else None
+        self._proven = False
+        self._ctx = ctx
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Precision, memory format and compilation as they are used."""
+        return {
+            "precision": "bfloat16 passes, float32 weights" if self._half else "float32",
+            "memory_format": "channels_last" if self._format is torch.channels_last else "contiguous",
+            "compile": "on" if self._compiled is not None else "off",
+        }
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Logits (n, classes) float32, with the graph, as fast as the settings allow."""
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._half):
+            return self._called(pixels.contiguous(memory_format=self._format)).float()
+
+    def exact(self, pixels: Tensor) -> Tensor:
+        """Logits (n, classes) in float32 throughout, as the model is deployed."""
+        logits: Tensor = self.model(pixels.contiguous(memory_format=self._format))
+        return logits.float()
+
+    def _called(self, pixels: Tensor) -> Tensor:
+        if self._compiled is not None:
+            try:
+                logits: Tensor = self._compiled(pixels)
+            except Exception as error:
+                if self._proven or out_of_memory(error):
+                    raise
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+                self._ctx.diagnose("not_compiled", f"torch.compile failed ({reason}); trained without it.", "info")
+                self._compiled = None
+            else:
+                self._proven = True
+                return logits
+        return self.model(pixels)  # type: ignore[no-any-return]
+
+
+def _wanted(switch: Switch, gpu: bool) -> bool:
+    return switch == "on" or (switch == "auto" and gpu)

@@ -1,0 +1,59 @@
+"""Trainings that are used by name, to be carried out by `loop.train`.
+
+    trained = train(standard(model, split, TrainingConfig()), ctx)
+    classifier = filled(model, trained.weights)
+
+Every model maps pixels in [0, 1] to logits, with its normalisation inside; none is changed.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from audit.api import DataSplit
+from audit.toolkit.tensors import tensors_of, tensors_sha256
+from audit.training.config import AdversarialConfig, DistillationConfig, TrainingConfig
+from audit.training.loop import Task
+from audit.training.objectives import Labels, Teacher, WorstCase
+
+
+def standard(model: nn.Module, split: DataSplit, config: TrainingConfig, name: str = "training") -> Task:
+    """Training on labels."""
+    return Task("standard", model, split, config, Labels(config.label_smoothing), name)
+
+
+def adversarial(model: nn.Module, split: DataSplit, config: AdversarialConfig, name: str = "training") -> Task:
+    """Training on worst-case images.
+
+    Source: Madry et al. 2018, arXiv 1706.06083; Wong, Rice & Kolter 2020, arXiv 2001.03994; the epoch is chosen on
+    held-out images as in Rice, Wong & Kolter 2020, arXiv 2002.11569 (robust overfitting).
+    """
+    return Task("adversarial", model, split, config, WorstCase(config), name)
+
+
+def teacher(model: nn.Module, split: DataSplit, config: DistillationConfig, name: str = "teacher") -> Task:
+    """Training on labels at the temperature of a distillation."""
+    return Task("standard", model, split, config, Labels(config.label_smoothing, config.temperature), name)
+
+
+def student(
+    model: nn.Module, taught_by: nn.Module, split: DataSplit, config: DistillationConfig, name: str = "student"
+) -> Task:
+    """Training on the answers that a teacher gives to the same pixels, for the same classes.
+
+    Source: Papernot et al. 2016, section IV, arXiv 1511.04508.
+    """
+    answers = copy.deepcopy(taught_by).eval().requires_grad_(False)
+    objective = Teacher(answers, config.temperature)
+    return Task("distillation", model, split, config, objective, name, origin=tensors_sha256(tensors_of(answers)))
+
+
+def filled(model: nn.Module, weights: dict[str, Tensor]) -> nn.Module:
+    """A copy of the model with these weights, in evaluation mode, parameters without gradients."""
+    made = copy.deepcopy(model)
+    device = next(iter(made.parameters()), torch.zeros(())).device
+    made.load_state_dict({**made.state_dict(), **{name: tensor.to(device) for name, tensor in weights.items()}})
+    return made.eval().requires_grad_(False)

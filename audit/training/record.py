@@ -1,0 +1,40 @@
+"""The record that lies beside weights that were trained from the command line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from audit.schema import DataInfo, Diagnostic, Environment, FileDigest, Frozen, SubjectInfo
+from audit.training.log import Share, TrainingLog
+
+RECORD_VERSION = "1.0"
+
+
+class Test(Frozen):
+    """What the weights do on images that had no part in training."""
+
+    data: DataInfo
+    accuracy: Share
+    also_trained_on: int
+    """Images of it that are, by content, among those trained on or held out; should be 0."""
+
+
+class TrainingRecord(Frozen):
+    """How a file of weights came to be: enough to do it again, and to tell whether it was this file."""
+
+    record_version: str = RECORD_VERSION
+    weights: FileDigest
+    subject: SubjectInfo
+    """The model before training: its architecture, and the weights that it began with where there were any."""
+    data: DataInfo
+    seed: int
+    arguments: dict[str, Any]
+    argv: tuple[str, ...]
+    environment: Environment
+    trust_exceptions: tuple[str, ...] = ()
+    trainings: dict[str, TrainingLog]
+    """By name: `training`, or `teacher` and `student`; the last one is of the weights in the file."""
+    teacher: SubjectInfo | None = None
+    """Of a distillation from a teacher that was given."""
+    test: Test | None = None
+    notices: tuple[Diagnostic, ...] = ()
