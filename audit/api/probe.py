@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from audit.api.context import RunContext
-from audit.api.data import Data
+from audit.api.data import Data, Role
 from audit.api.subject import Subject
 from audit.schema import Evidence, Figure, Measurement, MetricSpec, PositiveControl, ProbeCard
 
@@ -37,7 +37,7 @@ class Estimate:
 
 
 RunFunction = Callable[[Subject, Data, Any, RunContext], Iterable[Fact]]
-CostFunction = Callable[[Any, int], Estimate]
+CostFunction = Callable[[Any, Mapping[Role, int]], Estimate]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Probe:
         return self.card.id
 
 
-def _free(config: Any, n: int) -> Estimate:
+def _free(config: Any, sizes: Mapping[Role, int]) -> Estimate:
     return Estimate()
 
 
@@ -87,7 +87,7 @@ def probe(
         threat_model: goal, knowledge, capability and budget of the adversary, or "" where there is none.
         how_to_read: for someone who is not of the field.
         limits: what the numbers do not show.
-        cost: `cost(config, n)` for n samples, beyond the shared prediction pass.
+        cost: `cost(config, sizes)` for splits of so many samples by role, beyond the shared prediction pass.
     """
     unknown = [need for need in needs if not re.fullmatch(NEEDS, need)]
     if unknown:

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -23,6 +25,9 @@ from audit.attacks.target import Look, Target
 STEPS = (8 / 255, 1 / 255, 0.1 / 255)
 """Linf lengths of the steps of which the gradient has to predict one: that moves a robust network of 8-bit activations,
 that 8-bit preprocessing lets through, and that is small against the distance to an undefended network's boundary."""
+PREDICTS = (0.2, 5.0)
+"""A step that raises the margin by a share of what the gradient says outside of this was not predicted. On ordinary
+networks one of the steps keeps well inside; curvature may halve or double the rise."""
 SAME = 1e-4
 """Two calls agree where no logit differs by more than this share of the spread of its row."""
 
@@ -52,6 +57,11 @@ class Census(Rows):
     def random(self) -> Tensor:
         """Whether the answer changes from call to call."""
         return self.changed > SAME
+
+
+def predicted(rose: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """Whether the gradient predicts one of the steps, (n,), by `Census.rose`."""
+    return np.asarray(((rose >= PREDICTS[0]) & (rose <= PREDICTS[1])).any(axis=1))
 
 
 def take_census(target: Target, pixels: Tensor, labels: Tensor) -> Census:

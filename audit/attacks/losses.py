@@ -1,8 +1,9 @@
 """What a search climbs: one number a row, larger where the model is nearer to a wrong answer.
 
-Every loss is unchanged when a constant is added to a row's logits or all of them are multiplied by a positive factor.
-A model whose logits are a thousand times too large (defensive distillation, a temperature left in) saturates the
-softmax, and the plain cross-entropy of such a model has gradients of exactly zero. These do not.
+Every loss but one is unchanged when a constant is added to a row's logits or all of them are multiplied by a positive
+factor. A model whose logits are a thousand times too large (defensive distillation, a temperature left in) saturates
+the softmax, and the plain cross-entropy of such a model has gradients of exactly zero. These do not. The exception is
+`plain-ce`, the cross-entropy of the logits as they are, by which an attack that is fooled so can be shown.
 
 Source: Croce & Hein 2020, sections 4 and 5, arXiv 2003.01690 (DLR and its targeted form); Carlini & Wagner 2017,
 section V-A, arXiv 1608.04644 (margin).
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from audit.attacks.rows import Jobs
 
-Loss = Literal["ce", "margin", "dlr"]
+Loss = Literal["ce", "margin", "dlr", "plain-ce"]
 SPREAD = 3.0
 """Spread that logits are brought to before the softmax: about that of ordinary classifiers, so that for these the
 cross-entropy is nearly the plain one."""
@@ -35,8 +36,10 @@ def logit_scale(logits: Tensor) -> Tensor:
 
 def of(name: Loss, logits: Tensor, jobs: Jobs) -> Tensor:
     """The named loss (n,) of logits (n, k); with a target, of reaching it."""
-    if name == "ce" and logits.shape[1] > 2:
+    if name == "plain-ce":
         return _cross_entropy(logits, jobs)
+    if name == "ce" and logits.shape[1] > 2:
+        return _cross_entropy(logits * (SPREAD / jobs.scale)[:, None], jobs)
     gap = _target_gap(logits, jobs)  # of two classes the cross-entropy rises with it, and is flat where it is far
     if name in ("ce", "margin") or logits.shape[1] < 4:
         return gap / jobs.scale
@@ -60,7 +63,7 @@ def _target_gap(logits: Tensor, jobs: Jobs) -> Tensor:
 
 def _cross_entropy(logits: Tensor, jobs: Jobs) -> Tensor:
     """Of the label, or for a target the log-probability of it."""
-    log_probabilities = (logits * (SPREAD / jobs.scale)[:, None]).log_softmax(dim=1)
+    log_probabilities = logits.log_softmax(dim=1)
     own = log_probabilities.gather(1, jobs.labels[:, None]).squeeze(1)
     wanted = log_probabilities.gather(1, jobs.targets.clamp(min=0)[:, None]).squeeze(1)
     return torch.where(jobs.targets >= 0, wanted, -own)

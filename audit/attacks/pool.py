@@ -14,12 +14,23 @@ from typing import Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from audit.api import Subject
 from audit.attacks import balls, losses
 from audit.attacks.rows import Jobs, Rows
 from audit.attacks.target import Look, Target
 from audit.toolkit.norms import Norm
 
 S = TypeVar("S", bound=Rows)
+BATCH, SMALLEST_BATCH_ON_CPU = 512, 64
+VALUES_ON_CPU = 1 << 17
+"""Pixel values of a batch on a CPU, where larger ones leave its caches and are slower."""
+
+
+def rows_at_once(subject: Subject) -> int:
+    """Rows that the model is shown at once."""
+    if subject.device.type != "cpu":
+        return BATCH
+    return min(max(VALUES_ON_CPU // math.prod(subject.input_shape), SMALLEST_BATCH_ON_CPU), BATCH)
 
 
 class Attack(Protocol[S]):

@@ -58,3 +58,19 @@ class Jobs(Rows):
     scale: Tensor
     start: Tensor
     warm: Tensor
+
+    @classmethod
+    def untargeted(cls, pixels: Tensor, labels: Tensor, eps: float, seeds: Tensor, scale: Tensor) -> Jobs:
+        """One job an image, for any wrong class, from a start of its own; all as in the attributes."""
+        n = len(labels)
+        return cls(
+            sample=torch.arange(n),
+            pixels=pixels,
+            labels=labels,
+            targets=torch.full((n,), -1),
+            eps=torch.full((n,), eps),
+            seeds=seeds,
+            scale=scale,
+            start=pixels,
+            warm=torch.zeros(n, dtype=torch.bool),
+        )

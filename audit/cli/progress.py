@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from audit.cli import console
 from reports.numbers import duration_text as duration
 
 if TYPE_CHECKING:
+    from rich.progress import TaskID
+
     from audit.engine.reporter import Reporter
 
 SECONDS_BETWEEN_LINES = 30.0
@@ -34,61 +37,74 @@ class BarReporter:
             TimeRemainingColumn(elapsed_when_finished=True),
             console=Console(stderr=True),
         )
-        self._total: int | None = None
+        self._stages: list[tuple[TaskID, int | None]] = []
 
     def begin(self, what: str, total: int | None) -> None:
         """See `Reporter`."""
-        self._total = total
-        self._task = self._progress.add_task(what, total=total)
+        self._stages.append((self._progress.add_task(what, total=total), total))
         self._progress.start()
 
     def advance(self, steps: int = 1, *, restored: bool = False) -> None:
         """See `Reporter`."""
-        if restored and self._total is not None:
-            self._total -= steps
-            self._progress.update(self._task, total=self._total)
+        task, total = self._stages[-1]
+        if restored and total is not None:
+            self._stages[-1] = (task, total - steps)
+            self._progress.update(task, total=total - steps)
         else:
-            self._progress.advance(self._task, steps)
+            self._progress.advance(task, steps)
 
     def end(self) -> None:
         """See `Reporter`."""
-        self._progress.stop()
-        self._progress.update(self._task, visible=False)
+        task, _ = self._stages.pop()
+        if not self._stages:
+            self._progress.stop()
+        self._progress.update(task, visible=False)
 
     def note(self, text: str) -> None:
         """See `Reporter`."""
         console.say(text)
 
 
+@dataclass(slots=True)
+class _Stage:
+    what: str
+    total: int
+    began: float
+    said: float
+    done: int = 0
+    restored: int = 0
+
+
 class LineReporter:
-    """One line a stage, and one every half minute within it."""
+    """One line a stage, and one every half minute within it; a stage may lie within another."""
 
     def __init__(self) -> None:
-        self._what, self._total, self._done, self._restored = "", 0, 0, 0
-        self._began = self._said = 0.0
+        self._stages: list[_Stage] = []
 
     def begin(self, what: str, total: int | None) -> None:
         """See `Reporter`."""
-        self._what, self._total, self._done, self._restored = what, total or 0, 0, 0
-        self._began = self._said = time.monotonic()
+        now = time.monotonic()
+        self._stages.append(_Stage(what, total or 0, now, now))
         console.say(f"{what} ...")
 
     def advance(self, steps: int = 1, *, restored: bool = False) -> None:
         """See `Reporter`."""
-        self._done += 0 if restored else steps
-        self._restored += steps if restored else 0
+        stage = self._stages[-1]
+        stage.done += 0 if restored else steps
+        stage.restored += steps if restored else 0
         now = time.monotonic()
-        if now - self._said >= SECONDS_BETWEEN_LINES and self._done:
-            left = self._total - self._done - self._restored
-            seconds = (now - self._began) / self._done * left
-            console.say(f"{self._what}: {self._done + self._restored}/{self._total}, about {duration(seconds)} left")
-            self._said = now
+        if now - stage.said >= SECONDS_BETWEEN_LINES and stage.done:
+            seconds = (now - stage.began) / stage.done * (stage.total - stage.done - stage.restored)
+            parts = f"{stage.done + stage.restored}/{stage.total}"
+            console.say(f"{stage.what}: {parts}, about {duration(seconds)} left")
+            stage.said = now
 
     def end(self) -> None:
         """See `Reporter`."""
-        parts = self._done + self._restored
-        restored = f", {self._restored} of {parts} parts restored" if self._restored else ""
-        console.say(f"{self._what}: done in {duration(time.monotonic() - self._began)}{restored}")
+        stage = self._stages.pop()
+        parts = stage.done + stage.restored
+        restored = f", {stage.restored} of {parts} parts restored" if stage.restored else ""
+        console.say(f"{stage.what}: done in {duration(time.monotonic() - stage.began)}{restored}")
 
     def note(self, text: str) -> None:
         """See `Reporter`."""

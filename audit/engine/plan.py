@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from audit.api import Data, Probe, ProbeConfig, Subject
+from audit.api import Data, Probe, ProbeConfig, Role, Subject
 from audit.schema import PlannedProbe, Reason
 
 PACKAGE_HINTS = {
@@ -58,11 +58,11 @@ def make_plan(
 ) -> Plan:
     """Decides what runs; nothing is measured here."""
     steps = []
+    sizes: dict[Role, int] = {role: len(split) for role, split in data.items()}
     for probe in probes:
         config = configs.get(probe.id, probe.config())
         skip = missing_need(probe, subject, data)
-        n = len(data["eval"]) if "eval" in data else 0
-        cost = probe.cost(config, n)
+        cost = probe.cost(config, sizes)
         seconds = cost.seconds + cost.forwards * speed.forward + cost.backwards * speed.backward
         steps.append(Step(probe, config, seconds, skip))
     predicts = any(step.skip is None and "logits" in step.probe.card.needs for step in steps)

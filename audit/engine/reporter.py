@@ -10,7 +10,7 @@ class Reporter(Protocol):
     """Receives progress; every method may do nothing."""
 
     def begin(self, what: str, total: int | None) -> None:
-        """A stage of `total` steps begins."""
+        """A stage of `total` steps begins, within the one that has not ended yet, where there is one."""
 
     def advance(self, steps: int = 1, *, restored: bool = False) -> None:
         """Steps were done now, or were found done by an earlier run (which says nothing about speed)."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from audit.api import Data, Estimate, Fact, Inconclusive, RunContext, Subject, probe
+from audit.api import Data, Estimate, Fact, Inconclusive, Role, RunContext, Subject, probe
 from probes.calibration import temperature
 from probes.calibration.card import HOW_TO_READ, LIMITS, METRICS, REFERENCES
 from probes.calibration.config import CalibrationConfig
@@ -24,8 +24,9 @@ from probes.calibration.measure import (
 from probes.calibration.study import study
 
 
-def _cost(config: CalibrationConfig, n: int) -> Estimate:
+def _cost(config: CalibrationConfig, sizes: Mapping[Role, int]) -> Estimate:
     """Seconds on one core beyond the shared predictions, for about ten classes."""
+    n = sizes.get("eval", 0)
     return Estimate(seconds=2 + n * (config.bootstrap + 3 * config.null_draws) * 5e-8)
 
 

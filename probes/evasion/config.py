@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from audit.adapters.torchattacks_by_name import NAMES, UNBOUNDED
-from audit.api import Estimate, ProbeConfig
+from audit.api import Estimate, ProbeConfig, Role
 from audit.toolkit.norms import Norm, canonical_eps, parse_eps
 
 AttackName = str
@@ -168,12 +168,12 @@ def finders(attacks: Sequence[AttackName]) -> tuple[str, ...]:
     return (*attacks, "noise", "longer", *(() if "square" in attacks else ("square",)))
 
 
-def cost(config: EvasionConfig, n: int) -> Estimate:
+def cost(config: EvasionConfig, sizes: Mapping[Role, int]) -> Estimate:
     """Passes when nothing breaks: an upper limit, as a broken sample is attacked no further.
 
     Of a model that does not answer at random; if it does, a search takes 20 passes a step and a verification 5.
     """
-    used = min(n, config.samples)
+    used = min(sizes.get("eval", 0), config.samples)
     controlled = min(used, CONTROLLED)
     forwards = backwards = 0
     for norm in config.norms:

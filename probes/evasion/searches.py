@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -11,13 +10,12 @@ import torch
 from torch import Tensor
 
 from audit.adapters.torchattacks_by_name import attack_by_name, fits
-from audit.api import Subject
 from audit.attacks import balls, losses
 from audit.attacks.apgd import APGD
 from audit.attacks.cw import CW
 from audit.attacks.fmn import FMN
 from audit.attacks.pgd import PGD
-from audit.attacks.pool import Attack, Found, Pool
+from audit.attacks.pool import Attack, Found, Pool, rows_at_once
 from audit.attacks.rows import Jobs
 from audit.attacks.square import Square
 from audit.attacks.target import Target
@@ -35,9 +33,6 @@ from probes.evasion.config import (
 )
 from probes.evasion.samples import Samples
 
-BATCH, SMALLEST_BATCH_ON_CPU = 512, 64
-VALUES_ON_CPU = 1 << 17
-"""Pixel values of a batch on a CPU, where larger ones leave its caches and are slower."""
 VALUES_OF_JOBS = 1 << 26
 """Pixel values of the images of all jobs that are prepared together, 256 MiB."""
 
@@ -240,10 +235,3 @@ def _best(found: Found, rows: int) -> Tensor:
     worth = torch.where(found.fooled, torch.inf, found.loss).view(turns, rows)
     best = worth.argmax(dim=0)
     return found.images.view(turns, rows, *found.images.shape[1:])[best, torch.arange(rows, device=best.device)]
-
-
-def rows_at_once(subject: Subject) -> int:
-    """Rows that the model is shown at once."""
-    if subject.device.type != "cpu":
-        return BATCH
-    return min(max(VALUES_ON_CPU // math.prod(subject.input_shape), SMALLEST_BATCH_ON_CPU), BATCH)

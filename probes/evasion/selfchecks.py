@@ -25,7 +25,7 @@ import numpy.typing as npt
 from scipy.special import bdtrc, betaincinv
 
 from audit.api import Diagnostic, PositiveControl
-from audit.attacks.census import SAME
+from audit.attacks.census import PREDICTS, SAME, predicted
 from probes.evasion.outcome import Outcome
 
 Verdict = Literal["RELIABLE", "SUSPECT", "BROKEN-EVALUATION"]
@@ -33,9 +33,6 @@ LEVEL = 0.001
 BAD_GRADIENTS, MISLED, MISSED, UNFINISHED = 0.01, 0.02, 0.002, 0.02
 """Shares that a working evaluation may leave: of useless gradients, of gradients that predict no step, of samples that
 a weaker attack breaks on top, and a longer one of what stands."""
-PREDICTS = (0.2, 5.0)
-"""A step that raises the margin by a share of what the gradient says outside of this was not predicted. On ordinary
-networks one of the steps keeps well inside; curvature may halve or double the rise."""
 POWER = 0.9
 
 
@@ -89,7 +86,7 @@ def check_gradients(outcome: Outcome) -> list[Check]:
 
 def _check_census(census: dict[str, npt.NDArray[Any]], suffix: str, where: str) -> list[Check]:
     useless = census["margin_zero"] | census["nonfinite"]
-    misled = ~useless & ~(census["changed"] > SAME) & ~_predicted(census["rose"]).any(axis=1)
+    misled = ~useless & ~(census["changed"] > SAME) & ~predicted(census["rose"])
     lost = f"a zero, NaN or infinite gradient of the margin, which the attacks climb, {where}"
     lies = f"no step of 8, 1 or 0.1 of 255 along the gradient {where} giving {PREDICTS[0]:g} to {PREDICTS[1]:g} times "
     n = len(useless)
@@ -102,10 +99,6 @@ def _check_census(census: dict[str, npt.NDArray[Any]], suffix: str, where: str) 
 def _census(outcome: Outcome, prefix: str) -> dict[str, npt.NDArray[Any]]:
     arrays = outcome.arrays.items()
     return {name.removeprefix(prefix): array for name, array in arrays if name.startswith(prefix)}
-
-
-def _predicted(rise: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    return np.asarray((rise >= PREDICTS[0]) & (rise <= PREDICTS[1]))
 
 
 def check_strength(outcome: Outcome) -> list[Check]:

@@ -84,15 +84,15 @@ def test_an_empty_radius_list_of_an_unused_norm_is_fine():
 
 
 def test_cost_grows_with_what_decides_it():
-    base = cost(EvasionConfig(), 100)
+    base = cost(EvasionConfig(), {"eval": 100})
     # Of each sample and of 64 in the control, in both norms: FMN long and short, PGD twice, APGD-CE, APGD-T, and two
     # gradients of each census; FGSM at all seven radii and in the control; 64 samples searched longer.
     each = 101 + 11 + 2 * 21 + 101 + 9 * 21 + 3 * 101 + 4
     assert base.backwards == 2 * 164 * each + 2 * (100 * 7 + 128) + 2 * 64 * (2 * 201 + 2)
-    assert cost(EvasionConfig(samples=50), 100).backwards < base.backwards
-    assert cost(EvasionConfig(steps=200), 100).backwards > 1.8 * base.backwards
-    assert cost(EvasionConfig(attacks="fgsm,fmn"), 100).forwards < base.forwards / 3
-    assert cost(EvasionConfig(norms="linf"), 100).forwards < base.forwards
+    assert cost(EvasionConfig(samples=50), {"eval": 100}).backwards < base.backwards
+    assert cost(EvasionConfig(steps=200), {"eval": 100}).backwards > 1.8 * base.backwards
+    assert cost(EvasionConfig(attacks="fgsm,fmn"), {"eval": 100}).forwards < base.forwards / 3
+    assert cost(EvasionConfig(norms="linf"), {"eval": 100}).forwards < base.forwards
 
 
 @pytest.mark.parametrize(
@@ -117,6 +117,6 @@ def test_cost_is_not_below_what_is_done(attacks):
     )
     split = split_of(torch.full((32, 1, 4, 4), 0.5), torch.zeros(32))
     list(evasion.run(subject_of(Unbroken(), (1, 4, 4), 5), {"eval": split}, config, StubContext()))
-    expected = cost(config, 32)
+    expected = cost(config, {"eval": 32})
     assert expected.backwards / 1.3 < asked["backwards"] <= expected.backwards + 64
     assert asked["forwards"] <= expected.forwards

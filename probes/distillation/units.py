@@ -1,0 +1,158 @@
+"""Units of work: a radius, the attacks on a chunk of samples, and the census of copies in which a flaw is planted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from audit.api import DataSplit, RunContext, Subject, Tally, Unit
+from audit.attacks.census import Census, take_census
+from audit.attacks.target import opened
+from audit.toolkit.norms import parse_eps
+from audit.toolkit.verification import decide, verify
+from probes.distillation.config import CONTROLLED, SOUGHT, DistillationProbeConfig
+from probes.distillation.searches import ATTACKS, NORM_OF, Images, Strength, nearest, proposed
+
+ROOM = 1.5
+"""A radius is this times the median distance of the nearest example."""
+FALLBACK = {"linf": 8 / 255, "l2": 0.5}
+"""Radii where not one example was found."""
+PLANTED_SPREAD, SHAM_SPREAD = 1e4, 1.0
+"""Spread of logits of the copy that is saturated, and of the one that is not."""
+
+
+def chosen_radii(
+    subject: Subject, split: DataSplit, config: DistillationProbeConfig, ctx: RunContext
+) -> Strength | None:
+    """The strength of the attacks, with radii as given or chosen on the first samples; None where time ended."""
+    n = min(SOUGHT, config.samples, len(split))
+    tallies = ctx.map(lambda unit, inner: _sought(subject, split, unit, inner), [Unit("radii", positions=range(n))])
+    if not tallies:
+        return None
+    found = {norm: float(tallies[0].values[norm]) for norm in FALLBACK}
+    eps = found["linf"] if config.eps == "auto" else parse_eps(config.eps, "linf")
+    eps_l2 = found["l2"] if config.eps_l2 == "auto" else parse_eps(config.eps_l2, "l2")
+    return Strength.of(config, eps, eps_l2)
+
+
+def _sought(subject: Subject, split: DataSplit, unit: Unit, ctx: RunContext) -> Tally:
+    """One and a half times the median distance of the nearest examples, in either norm, to three digits."""
+    images, right = _images(subject, split, unit.positions, ctx)
+    radii = {}
+    with opened(subject, seed=_seed(ctx)) as target:
+        for norm in ("linf", "l2"):
+            distances = nearest(target, images, norm)[right] if len(images.labels) else torch.empty(0)
+            finite = distances[distances.isfinite()]
+            radius = ROOM * float(finite.median()) if len(finite) else FALLBACK[norm]
+            radii[norm] = float(f"{min(radius, 0.5) if norm == 'linf' else radius:.3g}")
+    return Tally(values=radii)
+
+
+def attack_units(config: DistillationProbeConfig, model: str, strength: Strength, n: int, depends: str) -> list[Unit]:
+    """Chunks of the first n samples, for a model of this name; `depends` is the digest of the models involved."""
+    return [
+        Unit(
+            name=f"{model}/{start}-{min(start + config.chunk, n)}",
+            params=asdict(strength) | {"models": depends},
+            positions=range(start, min(start + config.chunk, n)),
+        )
+        for start in range(0, n, config.chunk)
+    ]
+
+
+def attacked(subject: Subject, source: Subject | None, split: DataSplit, unit: Unit, ctx: RunContext) -> Tally:
+    """What each attack breaks of a chunk, verified; images of `transfer` are made on the source.
+
+    Returns:
+        Arrays of one row a sample: `correct`; `broken_ATTACK`, within the attack's radius; `gap`, largest less second
+        logit; `one`, whether the largest probability is exactly 1. And of one row a right sample: the census.
+    """
+    strength = Strength(**{name: unit.params[name] for name in Strength.__slots__})
+    images, right = _images(subject, split, unit.positions, ctx)
+    arrays: dict[str, Any] = {"correct": right.numpy()}
+    logits = _logits(subject, images.pixels)
+    top = logits.topk(2, dim=1).values
+    arrays["gap"] = (top[:, 0] - top[:, 1]).numpy()
+    arrays["one"] = (logits.softmax(dim=1).amax(dim=1) == 1).numpy()
+    some = _only(images, right)
+    with opened(subject, seed=_seed(ctx)) as target:
+        census = take_census(target, some.pixels, some.labels)
+        candidates = {name: proposed(name, target, some, strength) for name in ATTACKS if name != "transfer"}
+    if source is not None:
+        with opened(source, seed=_seed(ctx)) as target:
+            candidates["transfer"] = proposed("pgd-margin", target, some, strength)
+    for name, images_of in candidates.items():
+        broken = torch.zeros_like(right)
+        if len(some.labels):
+            norm = NORM_OF.get(name, "linf")
+            broken[right] = verify(subject, some.pixels, some.labels, images_of, norm, strength.radius(name)).success
+        arrays[f"broken_{name}"] = broken.numpy()
+    return Tally(arrays=arrays | _census_arrays(census))
+
+
+def joined(tallies: Sequence[Tally]) -> dict[str, np.ndarray[Any, Any]]:
+    """The arrays of consecutive chunks."""
+    return {name: np.concatenate([tally.arrays[name] for tally in tallies]) for name in tallies[0].arrays}
+
+
+def controls(subject: Subject, split: DataSplit, n: int, ctx: RunContext) -> dict[str, Tally]:
+    """The census of copies with the subject's decisions: one saturated, one not, one without a gradient."""
+    units = [Unit(f"control/{name}", positions=range(min(CONTROLLED, n))) for name in COPIES]
+
+    def look(unit: Unit, inner: RunContext) -> Tally:
+        name = unit.name.removeprefix("control/")
+        copy = replace(subject, model=Copy(subject.model, name), name=name, digest=f"{subject.digest}/{name}")
+        images, right = _images(subject, split, unit.positions, inner)
+        some = _only(images, right)
+        with opened(copy, seed=_seed(inner)) as target:
+            return Tally(arrays=_census_arrays(take_census(target, some.pixels, some.labels)))
+
+    return dict(zip(COPIES, ctx.map(look, units), strict=False))
+
+
+COPIES = ("saturated", "unsaturated", "flat")
+
+
+class Copy(nn.Module):
+    """A model with the same decisions as another, and logits or a gradient of a known kind."""
+
+    def __init__(self, base: nn.Module, kind: str) -> None:
+        super().__init__()
+        self.base, self.kind = base, kind
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Logits whose spread is `PLANTED_SPREAD` or `SHAM_SPREAD`; or the model's own, with a gradient of zero."""
+        logits: Tensor = self.base(pixels).float()
+        if self.kind == "flat":
+            return logits.detach() + 0 * pixels.flatten(1).sum(dim=1, keepdim=True)
+        spread = logits.detach().std(dim=1, correction=0, keepdim=True).clamp(min=1e-30)
+        return logits / spread * (PLANTED_SPREAD if self.kind == "saturated" else SHAM_SPREAD)
+
+
+def _images(subject: Subject, split: DataSplit, positions: Sequence[int], ctx: RunContext) -> tuple[Images, Tensor]:
+    """The samples, and which of them are right."""
+    batch = split.take(positions)
+    seeds = torch.randint(2**62, (len(batch.labels),), generator=ctx.torch_generator("searches"))
+    return Images(batch.pixels, batch.labels, seeds), decide(subject, batch.pixels, batch.labels).correct
+
+
+def _only(images: Images, rows: Tensor) -> Images:
+    return Images(images.pixels[rows], images.labels[rows], images.seeds[rows])
+
+
+def _logits(subject: Subject, pixels: Tensor) -> Tensor:
+    with opened(subject) as target:
+        return target.logits(pixels).float()
+
+
+def _census_arrays(census: Census) -> dict[str, Any]:
+    return {f"census_{name}": getattr(census, name).numpy() for name in Census.__slots__}
+
+
+def _seed(ctx: RunContext) -> int:
+    return int(torch.randint(2**31, (), generator=ctx.torch_generator("subject")))
