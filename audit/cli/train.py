@@ -158,11 +158,11 @@ def train(
 
 def told(record: TrainingRecord, out: Path, record_file: Path, model: ModelRequest) -> str:
     """What came out, in words."""
-    name, log = list(record.trainings.items())[-1]
+    log = record.trainings[-1]
     kept = log.epochs[log.kept_epoch - 1]
     robust = "" if kept.robust_accuracy is None else f", {kept.robust_accuracy:.1%} under a quick attack"
     rows = [
-        ("trained", f"{record.subject.spec}, {name}: {len(log.epochs)} of {log.config['epochs']} epochs "
+        ("trained", f"{record.subject.spec}, {log.name}: {len(log.epochs)} of {log.config['epochs']} epochs "
                     f"({log.ending.replace('_', ' ')}), on {log.n_train} images"),
         ("kept", f"epoch {log.kept_epoch}, by {log.n_held_out} held-out images: {share_text(log.held_out)}{robust}"),
     ]  # fmt: skip

@@ -146,7 +146,7 @@ class _Work:
             self._forget()
         self._look_at_outputs()
         trainings = self._distilled() if isinstance(self.config, DistillationConfig) else self._plain()
-        last = list(trainings.values())[-1]
+        last = trainings[-1]
         weights = self._write(last)
         test = self._read_back(last)
         record = TrainingRecord(
@@ -158,7 +158,7 @@ class _Work:
             argv=self.request.argv,
             environment=environment(self.ctx.device),
             trust_exceptions=self.prepared.loaded.trust_exceptions,
-            trainings={name: trained.log for name, trained in trainings.items()},
+            trainings=tuple(trained.log for trained in trainings),
             teacher=self.teacher_info,
             test=test,
             notices=tuple(self.ctx.notices.values()),
@@ -196,20 +196,20 @@ class _Work:
             text = f"the model has {outputs} outputs and the training data {seen} classes; name num_classes in --model"
             self.ctx.diagnose("more_outputs_than_classes", text)
 
-    def _plain(self) -> dict[str, Trained]:
+    def _plain(self) -> list[Trained]:
         if isinstance(self.config, AdversarialConfig):
-            return {"training": self._train(adversarial(self.model, self.split, self.config))}
-        return {"training": self._train(standard(self.model, self.split, self.config))}
+            return [self._train(adversarial(self.model, self.split, self.config))]
+        return [self._train(standard(self.model, self.split, self.config))]
 
-    def _distilled(self) -> dict[str, Trained]:
+    def _distilled(self) -> list[Trained]:
         assert isinstance(self.config, DistillationConfig)
-        found: dict[str, Trained] = {}
+        found: list[Trained] = []
         if self.request.teacher is None:
-            found["teacher"] = self._train(teacher(self.model, self.split, self.config))
-            taught_by = filled(self.model, found["teacher"].weights)
+            found.append(self._train(teacher(self.model, self.split, self.config)))
+            taught_by = filled(self.model, found[0].weights)
         else:
             taught_by = self._given_teacher(self.request.teacher)
-        found["student"] = self._train(student(self.model, taught_by, self.split, self.config))
+        found.append(self._train(student(self.model, taught_by, self.split, self.config)))
         return found
 
     def _given_teacher(self, request: ModelRequest) -> nn.Module:
@@ -264,10 +264,9 @@ class _Work:
         inputs = Inputs(model, data, seed=self.request.seed, device=self.request.device, threads=self.request.threads)
         again = prepare(inputs, note=lambda _: None)
         split = next(iter(again.data.values()))
-        pixels = split.batch(0, AT_ONCE).pixels
         with torch.no_grad():
-            here = filled(self.model, trained.weights)(pixels.to(self.ctx.device)).float()
-            there = again.subject.logits(pixels)
+            there = again.subject.logits(self.split.batch(0, len(trained.answers)).pixels).cpu()
+        here = trained.answers
         scale = max(1.0, float(here.abs().max()))
         if again.info.input_shape != self.prepared.info.input_shape or not torch.allclose(
             here, there, rtol=0, atol=AGREEMENT * scale

@@ -43,6 +43,8 @@ class Epoch(Frozen):
 class TrainingLog(Frozen):
     """How weights came to be."""
 
+    name: str
+    """`training`, or `teacher` and `student`."""
     kind: Literal["standard", "adversarial", "distillation"]
     config: dict[str, Any]
     n_train: int

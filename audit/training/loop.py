@@ -31,7 +31,7 @@ from audit.training.placing import Placed
 FEWEST_IMAGES = 20
 ROBUST_IMAGES, ROBUST_STEPS = 512, 10
 """Held-out images that are attacked after each epoch of adversarial training, and with how many steps."""
-LOOKED_AT_ONCE = 256
+LOOKED_AT_ONCE, ANSWERED = 256, 32
 WARM_UP = 0.25
 """Share of a one-cycle schedule in which the learning rate rises."""
 MOMENTUM = 0.9
@@ -45,10 +45,13 @@ class Trained:
 
     Attributes:
         weights: every parameter and buffer of the epoch that was kept, by name, on the CPU.
+        answers: (n, classes) float32, logits of that epoch on the first n held-out images, the first of the split; by
+            which whoever fills a model with the weights can see that nothing is missing.
         log: how they came to be.
     """
 
     weights: dict[str, Tensor]
+    answers: Tensor
     log: TrainingLog
 
 
@@ -125,7 +128,7 @@ class _Training:
         self.images = Feed(task.split, range(n_held_out, len(task.split)), ctx)
         self.optimizer = _optimizer(model, config)
         self.steps = sum(1 for size in self._sizes() if size > 1)
-        self.state = states.State([], 0, {}, {}, {})
+        self.state = states.State([], 0, {}, {}, torch.empty(0), {})
         self.fingerprint = self._fingerprint()
         self.ending: Ending = "completed"
 
@@ -140,7 +143,8 @@ class _Training:
         if not self._over():
             for _ in self.ctx.progress(self._all_steps(), self.task.name, left):
                 pass
-        return Trained({name: tensor.cpu() for name, tensor in self.state.best.items()}, self._log())
+        weights = {name: tensor.cpu() for name, tensor in self.state.best.items()}
+        return Trained(weights, self.state.answers.cpu(), self._log())
 
     def _all_steps(self) -> Iterator[None]:
         """Trains as it is iterated over: an item a step."""
@@ -223,6 +227,11 @@ class _Training:
                         right[key] += int((self.placed.exact(images).argmax(dim=1) == labels).sum())
         return {key: count / n for key, count in right.items()}
 
+    def _answers(self) -> Tensor:
+        first = torch.arange(min(ANSWERED, len(self.held_out)))
+        with evaluating(self.placed.model), torch.no_grad():
+            return torch.cat([self.placed.exact(pixels) for pixels, _ in self.held_out.batches(first, ANSWERED)])
+
     def _attacked_images(self) -> int:
         return min(ROBUST_IMAGES, len(self.held_out))
 
@@ -235,6 +244,7 @@ class _Training:
         if kept is None or _merit(epoch) > _merit(kept):
             state.kept_epoch = epoch.epoch
             state.best = {name: tensor.clone() for name, tensor in state.model.items()}
+            state.answers = self._answers()
         state.optimizer = self.optimizer.state_dict()
         if self.file is not None:
             states.save(state, self.file, self.fingerprint)
@@ -287,6 +297,7 @@ class _Training:
         n = len(self.held_out)
         right = round(kept.held_out_accuracy * n)
         return TrainingLog(
+            name=task.name,
             kind=task.kind,
             config=task.config.model_dump(mode="json"),
             n_train=len(self.images),

@@ -32,8 +32,8 @@ class TrainingRecord(Frozen):
     argv: tuple[str, ...]
     environment: Environment
     trust_exceptions: tuple[str, ...] = ()
-    trainings: dict[str, TrainingLog]
-    """By name: `training`, or `teacher` and `student`; the last one is of the weights in the file."""
+    trainings: tuple[TrainingLog, ...]
+    """In their order: one, or a teacher's and a student's; the last one is of the weights in the file."""
     teacher: SubjectInfo | None = None
     """Of a distillation from a teacher that was given."""
     test: Test | None = None

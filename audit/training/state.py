@@ -15,6 +15,8 @@ from audit.errors import UsageError
 from audit.toolkit.writing import TEMPORARY, explained
 from audit.training.log import Epoch
 
+KEPT = ("kept_epoch", "model", "best", "answers", "optimizer")
+
 
 @dataclass(slots=True, eq=False)
 class State:
@@ -25,6 +27,7 @@ class State:
         kept_epoch: the best of them; 0 before the first.
         model: tensors of the model now.
         best: tensors of the best epoch.
+        answers: its logits on the first held-out images.
         optimizer: its state.
     """
 
@@ -32,6 +35,7 @@ class State:
     kept_epoch: int
     model: dict[str, Tensor]
     best: dict[str, Tensor]
+    answers: Tensor
     optimizer: dict[str, Any]
 
 
@@ -44,15 +48,12 @@ def save(state: State, path: Path, fingerprint: str) -> None:
     content = {
         "fingerprint": fingerprint,
         "epochs": json.dumps([epoch.model_dump(mode="json") for epoch in state.epochs]),
-        "kept_epoch": state.kept_epoch,
-        "model": state.model,
-        "best": state.best,
-        "optimizer": state.optimizer,
-    }
+    } | {name: getattr(state, name) for name in KEPT}
     unfinished = path.with_name(f"{TEMPORARY}{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(content, unfinished)
+        with unfinished.open("wb") as stream:
+            torch.save(content, stream)
         os.replace(unfinished, path)  # noqa: PTH105 - atomic by contract
     except (OSError, RuntimeError) as error:  # torch's writer raises the latter when the disk is full
         unfinished.unlink(missing_ok=True)
@@ -72,7 +73,7 @@ def load(path: Path, fingerprint: str, device: torch.device) -> State | None:
         content = torch.load(path, map_location=device, weights_only=True)
         same = content["fingerprint"] == fingerprint
         epochs = [Epoch.model_validate(found) for found in json.loads(content["epochs"])]
-        state = State(epochs, content["kept_epoch"], content["model"], content["best"], content["optimizer"])
+        state = State(epochs=epochs, **{name: content[name] for name in KEPT})
     except Exception as error:  # whatever is wrong with it
         raise UsageError(f"Expected an unfinished training in {path}, got a damaged file. {remedy}") from error
     if not same:

@@ -1,0 +1,197 @@
+"""`audit train`: from specs to weights that every other command takes, and a record of how they came to be."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from audit.training.record import TrainingRecord
+from tests.audit.cli.command import DIGITS, FIXTURE, MODEL, PREPROCESS
+
+TRAIN = "train=sklearn:digits?split=train"
+SUBJECT = ("--model", MODEL, "--preprocess", PREPROCESS)
+QUICK = ("--epochs", 2, "--samples", 256)
+NETWORK = """
+from torch import nn
+
+
+def make(width=8):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 10))
+
+
+def stateful():
+    class Hidden(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(64, 10)
+            self.calls = 0.0
+
+        def forward(self, x):
+            if self.training:
+                self.calls += 1.0
+            return self.layer(x.flatten(1)) + self.calls * x.flatten(1)[:, :10]
+
+    return Hidden()
+"""
+
+
+@pytest.fixture
+def network(tmp_path):
+    (tmp_path / "network.py").write_text(NETWORK)
+    return f"py:{tmp_path / 'network.py'}:make"
+
+
+def record_of(path):
+    return TrainingRecord.model_validate_json(path.with_suffix(".training.json").read_bytes())
+
+
+def test_it_trains_what_describe_then_takes(audit, tmp_path):
+    out = tmp_path / "new/weights.safetensors"
+    ended = audit("train", "standard", *SUBJECT, "--data", TRAIN, "--data", f"eval={DIGITS}", *QUICK, "--from", FIXTURE,
+                  "--learning-rate", 1e-4, "--out", out)  # fmt: skip
+    assert ended.code == 0, ended.err
+    record = record_of(out)
+    log = record.trainings[0]
+    assert record.test is not None
+    assert record.test.also_trained_on == 0
+    assert record.test.accuracy.value > 0.9  # the weights it began with are right on more
+    assert (log.n_train, log.n_held_out, len(log.epochs)) == (230, 26, 2)
+    assert record.weights.bytes == out.stat().st_size
+    assert set(load_file(out)) == set(load_file(FIXTURE))
+    assert f"{record.test.accuracy.value:.1%}" in ended.out
+    assert "epoch 2 of 2" in ended.err
+    assert sorted(path.name for path in out.parent.iterdir()) == ["weights.safetensors", "weights.training.json"]
+    described = audit("describe", *SUBJECT, "--weights", out, "--data", DIGITS)
+    assert described.code == 0
+    assert "accuracy" in described.out
+
+
+def test_the_same_command_gives_the_same_bytes_and_another_seed_others(audit, tmp_path, network):
+    files = [tmp_path / f"{name}.safetensors" for name in ("first", "same", "other")]
+    for out, seed in zip(files, (0, 0, 1), strict=True):
+        words = ("--model", network, "--allow-code", "--preprocess", "none", "--data", TRAIN, *QUICK, "--seed", seed)
+        assert audit("train", "adversarial", "--eps", 0.1, *words, "--out", out).code == 0
+    first, same, other = (out.read_bytes() for out in files)
+    assert first == same
+    assert first != other
+    records = [json.loads(out.with_suffix(".training.json").read_bytes()) for out in files[:2]]
+    for record in records:
+        del record["argv"], record["weights"]["name"]
+    assert records[0] == records[1]
+    assert "--allow-code" in records[0]["trust_exceptions"][0]
+
+
+def test_distillation_trains_a_teacher_or_takes_one(audit, tmp_path, network):
+    words = ("--model", network, "--allow-code", "--preprocess", "none", "--data", TRAIN, *QUICK)
+    out, other = tmp_path / "student.safetensors", tmp_path / "second.safetensors"
+    assert audit("train", "distill", *words, "--temperature", 20, "--out", out).code == 0
+    record = record_of(out)
+    assert [log.name for log in record.trainings] == ["teacher", "student"]
+    assert record.trainings[1].config["temperature"] == 20
+    assert record.teacher is None
+    wide = ("--teacher", tmp_path / "wide.safetensors", "--teacher-model", f"{network}?width=32")
+    made = ("--model", f"{network}?width=32", "--allow-code", "--preprocess", "none", "--data", TRAIN, *QUICK)
+    assert audit("train", "standard", *made, "--out", wide[1]).code == 0
+    ended = audit("train", "distill", *words, *wide, "--out", other)
+    assert ended.code == 0, ended.err
+    assert [log.name for log in record_of(other).trainings] == ["student"]
+    assert record_of(other).teacher.spec.endswith("width=32")
+
+
+def test_interrupted_it_says_how_to_go_on_and_ends_alike(audit, tmp_path, network, monkeypatch):
+    words = ["--model", network, "--allow-code", "--preprocess", "none", "--data", TRAIN, "--epochs", "3"]
+    whole, out = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
+    assert audit("train", "distill", *words, "--out", whole).code == 0
+    from audit.training import loop
+
+    original, seen = loop._Training._note, []
+
+    def interrupted(self, epoch):
+        original(self, epoch)
+        seen.append(epoch)
+        if len(seen) == 4:  # the student's first
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop._Training, "_note", interrupted)
+    ended = audit("train", "distill", *words, "--out", out)
+    assert ended.code == 130
+    assert f"audit train distill --model {network}" in ended.err
+    assert not out.exists()
+    assert len(list(tmp_path.glob("*.unfinished"))) == 2
+    ended = audit("train", "distill", *words, "--out", out)
+    assert ended.code == 0
+    assert len(seen) == 6  # none of the teacher's epochs again, and two of the student's
+    assert out.read_bytes() == whole.read_bytes()
+    assert not list(tmp_path.glob("*.unfinished"))
+
+
+def test_images_that_are_tested_on_and_trained_on_are_counted(audit, tmp_path, network):
+    out = tmp_path / "w.safetensors"
+    words = ("--model", network, "--allow-code", "--preprocess", "none", "--data", TRAIN, "--epochs", 1)
+    ended = audit("train", "standard", *words, "--data", "eval=sklearn:digits", "--out", out)
+    assert ended.code == 0
+    assert record_of(out).test.also_trained_on == 898
+    assert "898 of the 1797 images of the eval data are among the training data" in ended.err
+
+
+def test_state_outside_of_tensors_is_found_out(audit, tmp_path, network):
+    model = network.replace(":make", ":stateful")
+    ended = audit("train", "standard", "--model", model, "--allow-code", "--preprocess", "none", "--data", TRAIN,
+                  *QUICK, "--out", tmp_path / "w.safetensors")  # fmt: skip
+    assert ended.code == 2
+    assert "Expected w.safetensors to answer as the model that was trained, got other answers" in ended.err
+
+
+def test_more_outputs_than_classes_is_said(audit, tmp_path):
+    for label in (0, 1):
+        (tmp_path / f"images/{label}").mkdir(parents=True)
+        for place in range(15):
+            pixels = np.full((8, 8), 100 * label + place, dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / f"images/{label}/{place}.png")
+    ended = audit("train", "standard", *SUBJECT, "--data", f"train=imagefolder:{tmp_path / 'images'}", "--epochs", 1,
+                  "--out", tmp_path / "w.safetensors")  # fmt: skip
+    assert ended.code == 0
+    assert "the model has 10 outputs and the training data 2 classes" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        (("--data", DIGITS), 2, "Expected --data train=SPEC"),
+        (("--data", TRAIN, "--data", TRAIN), 2, "Expected --data train=SPEC"),
+        (("--data", TRAIN, "--set", "epoch=3"), 2, "Did you mean epochs?"),
+        (("--data", TRAIN, "--set", "epochs"), 2, "Expected KEY=VALUE, got 'epochs'"),
+        (("--data", TRAIN, "--epochs", 0), 2, "epochs: Input should be greater than or equal to 1 (got 0)"),
+        (("--data", TRAIN, "--eps", "8/255"), 2, "Expected a setting of this kind of training among"),
+        (("--data", TRAIN, "--teacher", "t.safetensors"), 2, "Expected --teacher with distill alone"),
+        (("--data", TRAIN, "--teacher-model", MODEL), 2, "Expected --teacher WEIGHTS with --teacher-model"),
+        (("--data", TRAIN, "--out", "w.pt"), 2, "Expected --out FILE.safetensors, got w.pt"),
+        (("--data", TRAIN, "--from", "absent.pt"), 2, "absent.pt"),
+        (("--data", TRAIN, "--out", FIXTURE), 2, "which exists. Choose another, or add --force"),
+        (("--data", TRAIN, "--budget", "never"), 2, "Expected a duration"),
+        (("--data", TRAIN, "--samples", 19), 2, "Expected at least 20 images"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_trained_is_refused_with_advice(audit, tmp_path, words, code, text):
+    out = () if "--out" in words else ("--out", tmp_path / "w.safetensors")
+    ended = audit("train", "standard", *SUBJECT, *words, *out)
+    assert ended.code == code
+    assert text in ended.err
+    assert not (tmp_path / "w.safetensors").exists()
+
+
+def test_a_graph_is_no_architecture(audit, tmp_path):
+    program = torch.jit.script(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)))
+    program.save(tmp_path / "program.pt")
+    ended = audit("train", "standard", "--model", f"script:{tmp_path / 'program.pt'}", "--allow-code", "--preprocess",
+                  "none", "--data", TRAIN, "--out", tmp_path / "w.safetensors")  # fmt: skip
+    assert ended.code == 2
+    assert "Expected an architecture to train (timm:, torchvision:, py:)" in ended.err
+
+
+def test_code_is_not_run_unasked(audit, tmp_path, network):
+    ended = audit("train", "standard", "--model", network, "--data", TRAIN, "--out", tmp_path / "w.safetensors")
+    assert ended.code == 4
