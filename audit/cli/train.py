@@ -1,16 +1,19 @@
-"""`audit train`: train a classifier, with or without a defence, into safetensors and a record of how."""
+"""`audit train`: train a classifier, with or without a defence, into safetensors and a record of how.
+
+Size: a parameter an option.
+"""
 
 from __future__ import annotations
 
 import shlex
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from audit.cli import console, options
+from audit.cli import train_options as on
 from audit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,97 +22,34 @@ if TYPE_CHECKING:
     from audit.training.record import TrainingRecord
 
 
-class Recipe(StrEnum):
-    """What is trained on."""
-
-    STANDARD = "standard"
-    ADVERSARIAL = "adversarial"
-    DISTILL = "distill"
-
-
 def train(
-    recipe: Annotated[
-        Recipe,
-        typer.Argument(
-            help="On labels, on worst-case images (PGD or FGSM), or on a teacher's answers.", metavar="KIND"
-        ),
-    ],
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model", metavar="SPEC", help="timm:NAME?num_classes=10, torchvision:NAME or py:FILE.py:FACTORY."
-        ),
-    ],
-    data: Annotated[
-        list[str],
-        typer.Option(
-            "--data",
-            metavar="ROLE=SPEC",
-            help="train=SPEC, of which a part is held out to choose the epoch; and eval=SPEC where you have it, on "
-            "which the result is tested once.",
-        ),
-    ],
-    out: Annotated[
-        Path, typer.Option("--out", metavar="FILE.safetensors", help="What to write; its record lies beside it.")
-    ],
-    begin_with: Annotated[
-        Path | None, typer.Option("--from", metavar="WEIGHTS", help="Weights to begin with; else initial ones by seed.")
-    ] = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", metavar="N", help="At most; 30 by default.")] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", metavar="N", help="128 by default.")] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option("--learning-rate", metavar="X", help="Highest; 2e-3 with adamw, 0.1 with sgd.")
-    ] = None,
-    eps: Annotated[
-        str | None, typer.Option("--eps", metavar="R", help="adversarial: radius, such as 8/255 (the default) or 0.3.")
-    ] = None,
-    norm: Annotated[
-        str | None, typer.Option("--norm", metavar="NORM", help="adversarial: linf (the default), l2 or l1.")
-    ] = None,
-    method: Annotated[
-        str | None,
-        typer.Option(
-            "--recipe", metavar="HOW", help="adversarial: pgd (the default), or fgsm-rs, several times faster."
-        ),
-    ] = None,
-    temperature: Annotated[
-        float | None,
-        typer.Option("--temperature", metavar="T", help="distill: of teacher and student; 100 by default."),
-    ] = None,
-    teacher: Annotated[
-        Path | None,
-        typer.Option(
-            "--teacher", metavar="WEIGHTS", help="distill: a trained one; else one of the same form is trained."
-        ),
-    ] = None,
-    teacher_model: Annotated[
-        str | None,
-        typer.Option(
-            "--teacher-model", metavar="SPEC", help="distill: the teacher's architecture where it is another."
-        ),
-    ] = None,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any further setting, such as augmentation=flip-crop."),
-    ] = None,
+    kind: on.Recipe,
+    model: on.Model,
+    data: on.DataSpecs,
+    out: on.Out,
+    begin_with: on.From = None,
+    epochs: on.Epochs = None,
+    batch_size: on.BatchSize = None,
+    learning_rate: on.LearningRate = None,
+    eps: on.Eps = None,
+    norm: on.NormName = None,
+    recipe: on.Method = None,
+    temperature: on.Temperature = None,
+    teacher: on.Teacher = None,
+    teacher_model: on.TeacherModel = None,
+    setting: on.Settings = None,
     preprocess: options.Preprocess = "auto",
-    samples: Annotated[
-        int | None, typer.Option("--samples", metavar="N", min=1, help="At most N images, a seeded random choice.")
-    ] = None,
+    samples: on.Samples = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
-    threads: Annotated[
-        int | None, typer.Option("--threads", metavar="N", min=1, help="CPU threads; by default the cores there are.")
-    ] = None,
-    budget: Annotated[
-        str | None, typer.Option("--budget", metavar="TIME", help="Such as 2h: no epoch is begun after it.")
-    ] = None,
+    threads: on.Threads = None,
+    budget: on.BudgetText = None,
     weights_key: options.WeightsKey = None,
     strip_prefix: options.StripPrefix = None,
-    allow_code: Annotated[bool, typer.Option("--allow-code", help="Let py: run its code; the record says so.")] = False,
+    allow_code: on.AllowCode = False,
     allow_pickle: options.AllowPickle = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what an interrupted training left.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite existing weights.")] = False,
+    fresh: on.Fresh = False,
+    force: on.Force = False,
 ) -> None:
     """Train a classifier into safetensors, and a record of how.
 
@@ -123,7 +63,7 @@ def train(
 
     given = {
         "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "eps": eps, "norm": norm,
-        "recipe": method, "temperature": temperature,
+        "recipe": recipe, "temperature": temperature,
     }  # fmt: skip
     if teacher_model is not None and teacher is None:
         raise UsageError("Expected --teacher WEIGHTS with --teacher-model, got none. Name the teacher's weights.")
@@ -131,7 +71,7 @@ def train(
         teacher_model or model, teacher, preprocess=preprocess, allow_code=allow_code, allow_pickle=allow_pickle
     )
     request = TrainRequest(
-        kind=recipe.value,
+        kind=kind.value,
         model=ModelRequest(model, begin_with, weights_key, strip_prefix, preprocess, allow_code, allow_pickle),
         data=tuple(data),
         out=out,

@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import torch
 from torch import nn
 
-from audit.api import DataSplit, Subject
 from audit.engine.budget import Budget
-from audit.engine.keys import seed_of
 from audit.engine.prepare import Inputs, Prepared, prepare
 from audit.engine.record import environment
-from audit.engine.reporter import Reporter, watched
+from audit.engine.reporter import Reporter
 from audit.engine.settings import configured
-from audit.errors import SubjectError, UsageError
+from audit.engine.trained_file import accuracy, check_answers, shared, write
+from audit.engine.training_context import CommandContext
+from audit.errors import UsageError
 from audit.loading.models import ModelRequest
 from audit.loading.untrained import TRAINABLE
-from audit.loading.weights import digest_of
-from audit.loading.weights_out import write_weights
-from audit.schema import Diagnostic, FileDigest, SubjectInfo, dump_json
-from audit.toolkit.statistics import proportion
+from audit.schema import SubjectInfo, dump_json
 from audit.toolkit.writing import write_whole
 from audit.training.config import AdversarialConfig, DistillationConfig, TrainingConfig
-from audit.training.log import Epoch, Share
 from audit.training.loop import Task, Trained, train
 from audit.training.recipes import adversarial, filled, standard, student, teacher
 from audit.training.record import Test, TrainingRecord
@@ -37,9 +32,6 @@ Kind = Literal["standard", "adversarial", "distill"]
 CONFIGS: Mapping[str, type[TrainingConfig]] = {
     "standard": TrainingConfig, "adversarial": AdversarialConfig, "distill": DistillationConfig,
 }  # fmt: skip
-NETWORK = "network."
-"""How the names of a subject's tensors begin that belong to its network."""
-AT_ONCE, AGREEMENT = 64, 1e-4
 UNSURPRISING = frozenset({"random_weights", "factory_weights"})
 """Notices about a subject that a training is there to change."""
 
@@ -83,38 +75,6 @@ class TrainRequest:
         return self.out.with_name(f"{self.out.name}.{name}.unfinished")
 
 
-class _Context:
-    """`audit.training.context.TrainingContext` outside of a run."""
-
-    def __init__(self, device: torch.device, seed: int, budget: Budget, reporter: Reporter) -> None:
-        self.device, self.seed, self.budget, self.reporter = device, seed, budget, reporter
-        self.notices: dict[str, Diagnostic] = {}
-
-    def torch_generator(self, purpose: str) -> torch.Generator:
-        """See `TrainingContext`."""
-        return torch.Generator().manual_seed(seed_of(self.seed, "train", "", purpose) >> 1)
-
-    def seconds_left(self) -> float:
-        """See `TrainingContext`."""
-        return self.budget.left()
-
-    def progress(self, items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
-        """See `TrainingContext`."""
-        return watched(items, self.reporter, what, total)
-
-    def diagnose(self, code: str, text: str, severity: Literal["info", "warning"] = "warning") -> None:
-        """See `TrainingContext`."""
-        if code not in self.notices:
-            self.notices[code] = Diagnostic(code=code, text=text, severity=severity)
-            self.reporter.note(f"{'warning' if severity == 'warning' else 'note'}: {text}")
-
-    def watch(self, epoch: Epoch, of: int) -> None:
-        """A line for an epoch that ended."""
-        robust = "" if epoch.robust_accuracy is None else f", under attack {epoch.robust_accuracy:.1%}"
-        said = f"loss {epoch.train_loss:.4g}, held-out accuracy {epoch.held_out_accuracy:.1%}{robust}"
-        self.reporter.note(f"epoch {epoch.epoch} of {of}: {said}")
-
-
 def carry_out(request: TrainRequest, budget: Budget, reporter: Reporter) -> TrainingRecord:
     """Trains, writes the weights, reads them back as any user would, and tests them.
 
@@ -137,7 +97,7 @@ class _Work:
         self.prepared = self._prepare(request.model, self.train_spec)
         self.split = self.prepared.data["train"]
         self.model = self._beginning()
-        self.ctx = _Context(self.prepared.subject.device, request.seed, budget, reporter)
+        self.ctx = CommandContext(self.prepared.subject.device, request.seed, budget, reporter)
         self.teacher_info: SubjectInfo | None = None
 
     def run(self) -> TrainingRecord:
@@ -147,7 +107,7 @@ class _Work:
         self._look_at_outputs()
         trainings = self._distilled() if isinstance(self.config, DistillationConfig) else self._plain()
         last = trainings[-1]
-        weights = self._write(last)
+        weights = write(last, self.prepared, self.request.out, f"{self.request.kind}, seed {self.request.seed}")
         test = self._read_back(last)
         record = TrainingRecord(
             weights=weights,
@@ -237,63 +197,27 @@ class _Work:
             self.ctx.diagnose(f"budget_{task.name}", text)
         return trained
 
-    def _write(self, trained: Trained) -> FileDigest:
-        tensors = {
-            name.removeprefix(NETWORK): tensor for name, tensor in trained.weights.items() if name.startswith(NETWORK)
-        }
-        metadata = {
-            "format": "pt",
-            "trained_by": f"trust-audit, {self.request.kind}, seed {self.request.seed}",
-            "spec": self.prepared.info.spec,
-            "preprocessing": self.prepared.loaded.preprocessing.option(),
-            "tensors_sha256": trained.log.weights_sha256,
-        }
-        write_weights(self.request.out, tensors, metadata)
-        return digest_of(self.request.out)
-
     def _read_back(self, trained: Trained) -> Test | None:
-        """Loads the file by the way of any user, compares answers, and tests on images kept apart.
-
-        Raises:
-            SubjectError: when the file does not give back the model that was trained.
-        """
+        """Loads the file as any user would, compares answers, and tests on images kept apart where there are any."""
+        request = self.request
         model = dataclasses.replace(
-            self.request.model, weights=self.request.out, weights_key=None, strip_prefix=None, allow_pickle=False
+            request.model, weights=request.out, weights_key=None, strip_prefix=None, allow_pickle=False
         )
         data = (self.eval_spec or self.train_spec,)
-        inputs = Inputs(model, data, seed=self.request.seed, device=self.request.device, threads=self.request.threads)
+        inputs = Inputs(model, data, seed=request.seed, device=request.device, threads=request.threads)
         again = prepare(inputs, note=lambda _: None)
-        split = next(iter(again.data.values()))
-        with torch.no_grad():
-            there = again.subject.logits(self.split.batch(0, len(trained.answers)).pixels).cpu()
-        here = trained.answers
-        scale = max(1.0, float(here.abs().max()))
-        if again.info.input_shape != self.prepared.info.input_shape or not torch.allclose(
-            here, there, rtol=0, atol=AGREEMENT * scale
-        ):
-            raise SubjectError(
-                f"Expected {self.request.out.name} to answer as the model that was trained, got other answers: some of "
-                "its state is not in its state_dict. Keep that in buffers."
-            )
+        check_answers(trained, again.subject, self.split, request.out)
         if self.eval_spec is None:
             return None
         for check in again.info.checks:
             if check.severity == "warning":
                 self.ctx.diagnose(check.code, check.text)
-        return Test(
-            data=again.data_infos[0], accuracy=_accuracy(again.subject, split), also_trained_on=self._shared(split)
-        )
-
-    def _shared(self, split: DataSplit) -> int:
-        """How many images of a split are, by content, among those of the training."""
-        ours = set(self.split.sample_ids(range(len(self.split))))
-        shared = sum(identity in ours for identity in split.sample_ids(range(len(split))))
-        if shared:
-            text = (
-                f"{shared} of the {len(split)} images of the eval data are among the training data: the test says less"
-            )
+        split = again.data["eval"]
+        both = shared(self.split, split)
+        if both:
+            text = f"{both} of the {len(split)} images of the eval data are among the training data: the test says less"
             self.ctx.diagnose("test_images_trained_on", text)
-        return shared
+        return Test(data=again.data_infos[0], accuracy=accuracy(again.subject, split), also_trained_on=both)
 
     def _arguments(self) -> dict[str, Any]:
         request = self.request
@@ -338,13 +262,3 @@ def _check_files(request: TrainRequest) -> None:
         raise UsageError("Expected --out to be another file than --from, got the same. Choose another.")
     if request.teacher is not None and request.kind != "distill":
         raise UsageError(f"Expected --teacher with distill alone, got it with {request.kind}. Drop it.")
-
-
-def _accuracy(subject: Subject, split: DataSplit) -> Share:
-    right = 0
-    with torch.inference_mode():
-        for start in range(0, len(split), AT_ONCE):
-            batch = split.batch(start, start + AT_ONCE)
-            right += int((subject.logits(batch.pixels).argmax(dim=1).cpu() == batch.labels).sum())
-    n = len(split)
-    return Share(right=right, n=n, value=right / n, interval=proportion(right, n))

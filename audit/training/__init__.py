@@ -9,9 +9,12 @@ prints nothing, and chooses an epoch by a held-out part of the training data alo
     objectives.py    what one batch asks of the model: labels, worst-case images, a teacher's answers
     inner.py         worst-case images inside a training step
     loop.py          epochs, the best of them, and how a training ends
+    optimizing.py    the optimizer and its learning rate
+    held_out.py      what the model can do on images that it is not trained on
     overfitting.py   whether single-step training has stopped to defend against several steps
     placing.py       mixed precision, memory format and compilation
     state.py         what is kept after every epoch, so that a training can go on where it was stopped
     log.py           what a training leaves besides weights
-    recipes.py       standard, adversarial and distillation training, whole
+    recipes.py       standard, adversarial and distillation training by name
+    record.py        what `audit train` leaves beside the weights
 """

@@ -22,20 +22,14 @@ from audit.training import state as states
 from audit.training.config import AdversarialConfig, TrainingConfig
 from audit.training.context import TrainingContext
 from audit.training.feed import Feed, augmented
-from audit.training.inner import evaluating, worst_case
+from audit.training.held_out import HeldOut
 from audit.training.log import Ending, Epoch, Share, TrainingLog
 from audit.training.objectives import Objective
+from audit.training.optimizing import learning_rate, optimizer_of
 from audit.training.overfitting import catastrophic
 from audit.training.placing import Placed
 
 FEWEST_IMAGES = 20
-ROBUST_IMAGES, ROBUST_STEPS = 512, 10
-"""Held-out images that are attacked after each epoch of adversarial training, and with how many steps."""
-LOOKED_AT_ONCE, ANSWERED = 256, 32
-WARM_UP = 0.25
-"""Share of a one-cycle schedule in which the learning rate rises."""
-MOMENTUM = 0.9
-
 Kind = Literal["standard", "adversarial", "distillation"]
 
 
@@ -124,9 +118,9 @@ class _Training:
         model = copy.deepcopy(task.model)
         self.initial = tensors_sha256(tensors_of(model))
         self.placed = Placed(model, config, ctx)
-        self.held_out = Feed(task.split, range(n_held_out), ctx)
+        self.held_out = HeldOut(self.placed, Feed(task.split, range(n_held_out), ctx), task.objective)
         self.images = Feed(task.split, range(n_held_out, len(task.split)), ctx)
-        self.optimizer = _optimizer(model, config)
+        self.optimizer = optimizer_of(model, config)
         self.steps = sum(1 for size in self._sizes() if size > 1)
         self.state = states.State([], 0, {}, {}, torch.empty(0), {})
         self.fingerprint = self._fingerprint()
@@ -165,7 +159,7 @@ class _Training:
         self.placed.model.train()
         draws = ctx.torch_generator(f"{name}/model")
         for pixels, labels in self.images.batches(order, config.batch_size, drop_single=True):
-            rate = self._rate(((epoch - 1) * self.steps + step) / (config.epochs * self.steps))
+            rate = learning_rate(config, ((epoch - 1) * self.steps + step) / (config.epochs * self.steps))
             with _own_randomness(ctx.device, draws):
                 loss, hits = self._step(augmented(pixels, config.augmentation, generator), labels, rate, generator)
             total += loss * len(labels)
@@ -179,7 +173,7 @@ class _Training:
                 f"(now {config.highest_learning_rate:g}), or train in float32."
             )
         self._note(Epoch(
-            epoch=epoch, learning_rate=rate, train_loss=mean, train_accuracy=int(right) / shown, **self._look(name)
+            epoch=epoch, learning_rate=rate, train_loss=mean, train_accuracy=int(right) / shown, **self._look()
         ))  # fmt: skip
 
     def _step(self, pixels: Tensor, labels: Tensor, rate: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -194,46 +188,12 @@ class _Training:
         self.optimizer.step()
         return loss.detach(), hits
 
-    def _look(self, name: str) -> dict[str, float]:
-        """Loss and accuracies on held-out images, in evaluation mode and float32."""
-        total, right, everyone = 0.0, 0, torch.arange(len(self.held_out))
-        with evaluating(self.placed.model), torch.no_grad():
-            for pixels, labels in self.held_out.batches(everyone, LOOKED_AT_ONCE):
-                logits = self.placed.exact(pixels)
-                total += float(self.task.objective.held_out(logits, pixels, labels))
-                right += int((logits.argmax(dim=1) == labels).sum())
-        n = len(self.held_out)
-        if not math.isfinite(total):
-            total = 1e30 * n  # a model that answers NaN: worse than any other, and a number
-        found = {"held_out_loss": total / n, "held_out_accuracy": right / n}
-        return found | (self._attacked(name) if isinstance(self.task.config, AdversarialConfig) else {})
-
-    def _attacked(self, name: str) -> dict[str, float]:
-        """Accuracies on worst-case images of the first held-out ones, by several steps and by one."""
-        config = self.task.config
-        assert isinstance(config, AdversarialConfig)
-        n = self._attacked_images()
-        right = {"robust_accuracy": 0, "single_step_accuracy": 0}
-        ways = {"robust_accuracy": (ROBUST_STEPS, 2.5 / ROBUST_STEPS), "single_step_accuracy": (1, 1.0)}
-        with evaluating(self.placed.model), torch.enable_grad():
-            for key, (steps, step) in ways.items():
-                generator = self.ctx.torch_generator(f"{self.task.name}/attacked") if steps > 1 else None
-                for pixels, labels in self.held_out.batches(torch.arange(n), LOOKED_AT_ONCE):
-                    images = worst_case(
-                        self.placed.exact, pixels, labels, norm=config.norm, eps=config.radius, steps=steps, step=step,
-                        generator=generator,
-                    )  # fmt: skip
-                    with torch.no_grad():
-                        right[key] += int((self.placed.exact(images).argmax(dim=1) == labels).sum())
-        return {key: count / n for key, count in right.items()}
-
-    def _answers(self) -> Tensor:
-        first = torch.arange(min(ANSWERED, len(self.held_out)))
-        with evaluating(self.placed.model), torch.no_grad():
-            return torch.cat([self.placed.exact(pixels) for pixels, _ in self.held_out.batches(first, ANSWERED)])
-
-    def _attacked_images(self) -> int:
-        return min(ROBUST_IMAGES, len(self.held_out))
+    def _look(self) -> dict[str, float]:
+        found, config = self.held_out.look(), self.task.config
+        if isinstance(config, AdversarialConfig):
+            purpose = f"{self.task.name}/attacked"
+            found |= self.held_out.attacked(config, lambda: self.ctx.torch_generator(purpose))
+        return found
 
     def _note(self, epoch: Epoch) -> None:
         """Keeps the epoch, and its weights where they are the best so far."""
@@ -244,7 +204,7 @@ class _Training:
         if kept is None or _merit(epoch) > _merit(kept):
             state.kept_epoch = epoch.epoch
             state.best = {name: tensor.clone() for name, tensor in state.model.items()}
-            state.answers = self._answers()
+            state.answers = self.held_out.answers()
         state.optimizer = self.optimizer.state_dict()
         if self.file is not None:
             states.save(state, self.file, self.fingerprint)
@@ -254,7 +214,7 @@ class _Training:
         state, config = self.state, self.task.config
         if not state.epochs:
             return False
-        if isinstance(config, AdversarialConfig) and catastrophic(state.epochs, self._attacked_images()):
+        if isinstance(config, AdversarialConfig) and catastrophic(state.epochs, self.held_out.n_attacked):
             self.ending = "catastrophic_overfitting"
             text = "training on single steps stopped to defend against several; the best epoch before is kept"
             self.ctx.diagnose("catastrophic_overfitting", f"{self.task.name}: {text}.")
@@ -267,17 +227,6 @@ class _Training:
         else:
             return False
         return True
-
-    def _rate(self, done: float) -> float:
-        """The learning rate after this share of all steps."""
-        config = self.task.config
-        highest = config.highest_learning_rate
-        if config.schedule == "constant":
-            return highest
-        if config.schedule == "one-cycle" and done < WARM_UP:
-            return highest * max(done, 0.01 * WARM_UP) / WARM_UP
-        fallen = (done - WARM_UP) / (1 - WARM_UP) if config.schedule == "one-cycle" else done
-        return highest * (1 + math.cos(math.pi * fallen)) / 2
 
     def _sizes(self) -> Iterator[int]:
         size, n = self.task.config.batch_size, len(self.images)
@@ -294,7 +243,7 @@ class _Training:
     def _log(self) -> TrainingLog:
         task, state = self.task, self.state
         kept = next(epoch for epoch in state.epochs if epoch.epoch == state.kept_epoch)
-        n = len(self.held_out)
+        n = len(self.held_out.images)
         right = round(kept.held_out_accuracy * n)
         return TrainingLog(
             name=task.name,
@@ -330,18 +279,3 @@ def _merit(epoch: Epoch) -> tuple[float, float]:
     """What an epoch is kept by: robust accuracy where there is one, else accuracy; then a small loss."""
     share = epoch.held_out_accuracy if epoch.robust_accuracy is None else epoch.robust_accuracy
     return share, -epoch.held_out_loss
-
-
-def _optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if not wanted:
-        raise TrainingError("Expected parameters that can be trained, got none that require gradients. Unfreeze some.")
-    groups = [
-        {"params": [parameter for parameter in wanted if parameter.dim() > 1], "weight_decay": config.decay},
-        {"params": [parameter for parameter in wanted if parameter.dim() <= 1], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    rate = config.highest_learning_rate
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=rate, momentum=MOMENTUM, nesterov=True)
-    return torch.optim.AdamW(groups, lr=rate)

@@ -46,42 +46,49 @@ def measurements(
             interval=proportion(standing, n),
             assumptions=assumptions,
         )
-    gaps = np.sort(outcome.arrays["gap"].astype(float))
+    ordered = np.sort(outcome.arrays["gap"].astype(float))
     yield Measurement(
         metric="distillation.median_gap",
         where={"model": model},
-        value=float(np.median(gaps)),
+        value=float(np.median(ordered)),
         n=n,
         claim=Claim.ESTIMATE,
-        interval=_median_interval(gaps),
+        interval=_median_interval(ordered),
         assumptions=("largest less second logit, on right and wrong samples alike",),
     )
-    for metric, count in (
-        ("zero_gradient_share", outcome.flagged()["saturation"]),
-        ("useless_gradient_share", outcome.flagged()["gradients"]),
-        ("saturated_share", int((outcome.arrays["one"].astype(bool) & outcome.correct).sum())),
-    ):
-        if n_correct:
-            yield Measurement(
-                metric=f"distillation.{metric}",
-                where={"model": model},
-                value=count / n_correct,
-                n=n_correct,
-                claim=Claim.ESTIMATE,
-                interval=proportion(count, n_correct),
-                assumptions=("among right samples", "float32"),
-            )
+    if n_correct:
+        yield from _of_right_samples(outcome, model, assumptions)
+
+
+def _of_right_samples(outcome: Outcome, model: str, assumptions: tuple[str, ...]) -> Iterator[Measurement]:
+    """Shares of right samples, of which there is at least one."""
+    n = outcome.n_correct
+    flagged = outcome.flagged()
+    shares = {
+        "zero_gradient_share": flagged["saturation"],
+        "useless_gradient_share": flagged["gradients"],
+        "saturated_share": int((outcome.arrays["one"].astype(bool) & outcome.correct).sum()),
+    }
+    for metric, count in shares.items():
+        yield Measurement(
+            metric=f"distillation.{metric}",
+            where={"model": model},
+            value=count / n,
+            n=n,
+            claim=Claim.ESTIMATE,
+            interval=proportion(count, n),
+            assumptions=("among right samples", "float32"),
+        )
     for kind, (more, _) in outcome.hidden().items():
-        if n_correct:
-            yield Measurement(
-                metric="distillation.hidden_share",
-                where={"model": model, "masking": kind},
-                value=more / n_correct,
-                n=n_correct,
-                claim=Claim.LOWER_BOUND,
-                interval=proportion(more, n_correct),
-                assumptions=(*assumptions, "among right samples"),
-            )
+        yield Measurement(
+            metric="distillation.hidden_share",
+            where={"model": model, "masking": kind},
+            value=more / n,
+            n=n,
+            claim=Claim.LOWER_BOUND,
+            interval=proportion(more, n),
+            assumptions=(*assumptions, "among right samples"),
+        )
 
 
 def _median_interval(ordered: np.ndarray[tuple[int], np.dtype[np.float64]], level: float = 0.95) -> Interval:
