@@ -106,7 +106,7 @@ def suite(subject: Subject, pixels: Tensor, labels: Tensor, eps: list[str]) -> l
     context: Any = SimpleNamespace(
         torch_generator=lambda purpose: torch.Generator().manual_seed(zlib.crc32(f"{SEED}/{purpose}".encode()))
     )
-    arrays = attack_chunk(subject, as_split(pixels, labels), unit, context).arrays
+    arrays = attack_chunk(subject, as_split(pixels, labels), None, unit, context).arrays
     right = torch.from_numpy(arrays["clean_correct"].astype(bool))
     return [right & torch.from_numpy(arrays["broken"] > index) for index in range(len(eps))]
 

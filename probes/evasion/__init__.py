@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from audit.api import Data, Fact, Inconclusive, MetricSpec, RunContext, Subject, Tally, probe
+from audit.api import Data, DataSplit, Fact, Inconclusive, MetricSpec, RunContext, Subject, Tally, probe
 from audit.toolkit.norms import Norm
 from probes.evasion.config import EvasionConfig, cost
 from probes.evasion.control import control_units, judge_control
@@ -14,6 +14,7 @@ from probes.evasion.figures import curve, examples, table
 from probes.evasion.notices import diagnose
 from probes.evasion.outcome import Outcome, clean_accuracy, measurements
 from probes.evasion.selfchecks import Check, check_gradients, check_strength, summary
+from probes.evasion.twin import undefended_twin
 from probes.evasion.units import attack_chunk, chunks
 
 __all__ = ["EvasionConfig", "evasion"]
@@ -88,9 +89,11 @@ def evasion(subject: Subject, data: Data, config: EvasionConfig, ctx: RunContext
     """Controls first, then chunks of samples; whatever the budget cuts, it cuts samples and never strength."""
     split = data["eval"]
     n = min(config.samples, len(split))
-    work = partial(attack_chunk, subject, split)
-    controls = ctx.map(work, control_units(config, subject.input_shape, n))
-    outcomes = _outcomes(config, math.prod(subject.input_shape), ctx.map(work, chunks(config, n)))
+    controls = ctx.map(partial(attack_chunk, subject, split, None), control_units(config, subject.input_shape, n))
+    twin = undefended_twin(subject, data, config, ctx)
+    work = partial(attack_chunk, subject, split, twin)
+    units = chunks(config, n, twin.digest if twin else "")
+    outcomes = _outcomes(config, math.prod(subject.input_shape), ctx.map(work, units))
     if len(controls) < len(config.norms) or len(outcomes) < len(config.norms):
         text = f"The budget ended before {min(config.chunk, n)} samples were attacked in each norm; raise it, or lower "
         raise Inconclusive("budget", text + "evasion.chunk.")
@@ -106,6 +109,8 @@ def evasion(subject: Subject, data: Data, config: EvasionConfig, ctx: RunContext
         for norm, tally in zip(config.norms, controls, strict=True)
     ]
     checks += check_gradients(most)
+    if twin is not None:
+        checks += _twin_breaks(twin, split, config, n, ctx)
     for outcome in outcomes.values():
         checks += check_strength(outcome)
     yield from (check.control for check in checks)
@@ -117,6 +122,16 @@ def evasion(subject: Subject, data: Data, config: EvasionConfig, ctx: RunContext
         yield curve(outcome)
         yield from examples(outcome, subject, split, ctx, MOST_EXAMPLES // len(outcomes))
         yield table(outcome, split, ctx)
+
+
+def _twin_breaks(twin: Subject, split: DataSplit, config: EvasionConfig, n: int, ctx: RunContext) -> list[Check]:
+    """That the attacks break an undefended network of the same form where nothing can stand."""
+    units = control_units(config, twin.input_shape, n, twin.digest)
+    tallies = ctx.map(partial(attack_chunk, twin, split, None), units)
+    return [
+        Check(judge_control(tally, norm, twin.num_classes, len(config.attacks), "twin"), fatal=True)
+        for norm, tally in zip(config.norms, tallies, strict=False)
+    ]
 
 
 def _outcomes(config: EvasionConfig, pixels: int, tallies: Sequence[Tally]) -> dict[Norm, Outcome]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -98,6 +98,12 @@ class EvasionConfig(ProbeConfig):
     """Wrong classes, those nearest on the clean image, that APGD-T tries; fewer where there are fewer."""
     queries: int = Field(default=5000, ge=1)
     """Looks of Square at each image."""
+    twin: Literal["auto", "off"] = "auto"
+    """auto trains an undefended twin where `train` data is given, to show that the attacks break it, and to try its
+    adversarial images on the model."""
+    twin_epochs: int = Field(default=30, ge=1)
+    twin_samples: int = Field(default=2000, ge=20)
+    """First samples of the `train` data that the twin is trained on."""
     samples: int = Field(default=512, ge=1)
     """First samples of the permuted order; fewer when the split is shorter."""
     chunk: int = Field(default=128, ge=1)
@@ -165,7 +171,7 @@ def unbounded(attacks: Sequence[AttackName]) -> tuple[AttackName, ...]:
 
 def finders(attacks: Sequence[AttackName]) -> tuple[str, ...]:
     """All that can break a sample: the attacks, one draw of noise, and the searches of the self-checks."""
-    return (*attacks, "noise", "longer", *(() if "square" in attacks else ("square",)))
+    return (*attacks, "noise", "longer", *(() if "square" in attacks else ("square",)), "transfer")
 
 
 def cost(config: EvasionConfig, sizes: Mapping[Role, int]) -> Estimate:
@@ -175,7 +181,8 @@ def cost(config: EvasionConfig, sizes: Mapping[Role, int]) -> Estimate:
     """
     used = min(sizes.get("eval", 0), config.samples)
     controlled = min(used, CONTROLLED)
-    forwards = backwards = 0
+    twin = config.twin_epochs * min(sizes.get("train", 0), config.twin_samples) * (config.twin == "auto")
+    forwards = backwards = twin
     for norm in config.norms:
         # A sample that no radius breaks meets every search once; one that the largest breaks may meet some again.
         searched, seen = used + controlled, used * len(config.radii(norm)) + controlled

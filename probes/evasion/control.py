@@ -24,16 +24,19 @@ CHANCE_FACTOR = 1.5
 """What may stay correct: this many times 1/classes, or the largest class's share of the samples where that is more."""
 
 
-def control_units(config: EvasionConfig, shape: tuple[int, int, int], n: int) -> list[Unit]:
-    """One unit a norm, on the first samples of the order."""
+def control_units(config: EvasionConfig, shape: tuple[int, int, int], n: int, twin: str = "") -> list[Unit]:
+    """One unit a norm, on the first samples of the order; of the twin where its digest is given."""
     units = []
     for norm in config.norms:
-        params = Plan.of(config, norm).params() | {"eps": [repr(grey_radius(norm, shape))], "pressed": 0}
-        units.append(Unit(name=f"control/{norm}", params=params, positions=range(min(n, CONTROLLED))))
+        params = Plan.of(config, norm).params() | {"eps": [repr(grey_radius(norm, shape))], "pressed": 0, "twin": twin}
+        name = f"control-twin/{norm}" if twin else f"control/{norm}"
+        units.append(Unit(name=name, params=params, positions=range(min(n, CONTROLLED))))
     return units
 
 
-def judge_control(tally: Tally, norm: Norm, num_classes: int, attacks: int) -> PositiveControl:
+def judge_control(
+    tally: Tally, norm: Norm, num_classes: int, attacks: int, name: str = "grey-radius"
+) -> PositiveControl:
     """Whether the attacks of the plan, without the noise, left no more than chance could.
 
     Judged among samples that are right on the clean image, by an exact one-sided binomial test at level 0.001. Where
@@ -50,7 +53,7 @@ def judge_control(tally: Tally, norm: Norm, num_classes: int, attacks: int) -> P
     share = min(1.0, max(CHANCE_FACTOR / num_classes, float(largest)))
     passed = n > 0 and (standing < n or share == 1) and float(bdtrc(standing - 1, n, share)) >= LEVEL
     return PositiveControl(
-        name=f"grey-radius-{norm}",
+        name=f"{name}-{norm}",
         passed=passed,
         expected=f"at {norm} radius {radius}, where every image can become grey, at least one right sample breaks and "
         f"not significantly more than {share:.1%} stay correct (exact binomial test, level {LEVEL})",

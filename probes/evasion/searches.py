@@ -63,7 +63,8 @@ class Plan:
     @classmethod
     def read(cls, params: Mapping[str, Any]) -> Plan:
         """The plan in a unit's parameters."""
-        return cls(**{**params, "eps": tuple(params["eps"]), "attacks": tuple(params["attacks"])})
+        own = {name: params[name] for name in cls.__slots__}
+        return cls(**{**own, "eps": tuple(params["eps"]), "attacks": tuple(params["attacks"])})
 
     @property
     def finders(self) -> tuple[str, ...]:

@@ -113,6 +113,10 @@ def check_strength(outcome: Outcome) -> list[Check]:
             f"converged-{norm}", longer, values["longer_broke"], values["longer_tried"], UNFINISHED, fatal=False
         ),
     ]
+    if values["transfer_tried"]:
+        text = "adversarial images of the undefended twin breaking what the attacks did not"
+        tried, broke = values["transfer_tried"], values["transfer_broke"]
+        found.append(check_share(f"transfer-{norm}", text, broke, tried, MISSED, fatal=False))
     if set(outcome.attacks) != {"square"}:
         text = "Square, which sees no gradient, breaking what gradients did not"
         tried = n if "square" in outcome.attacks else values["square_tried"]  # what is broken before need not be tried

@@ -34,12 +34,12 @@ VOTES = 5
 """Calls of such a model of which most decide whether an image is right or wrong."""
 
 
-def chunks(config: EvasionConfig, n: int) -> list[Unit]:
-    """The units of n samples; norms alternate, so that a budget that ends cuts both alike."""
+def chunks(config: EvasionConfig, n: int, twin: str) -> list[Unit]:
+    """The units of n samples; norms alternate, so that a budget that ends cuts both alike. `twin` is its digest."""
     return [
         Unit(
             name=f"{norm}/{start}-{min(start + config.chunk, n)}",
-            params=Plan.of(config, norm).params(),
+            params=Plan.of(config, norm).params() | {"twin": twin},
             positions=range(start, min(start + config.chunk, n)),
         )
         for start in range(0, n, config.chunk)
@@ -47,8 +47,11 @@ def chunks(config: EvasionConfig, n: int) -> list[Unit]:
     ]
 
 
-def attack_chunk(subject: Subject, split: DataSplit, unit: Unit, ctx: RunContext) -> Tally:
-    """Finds for every sample the nearest adversarial example that the plan's attacks find."""
+def attack_chunk(subject: Subject, split: DataSplit, twin: Subject | None, unit: Unit, ctx: RunContext) -> Tally:
+    """Finds for every sample the nearest adversarial example that the plan's attacks find.
+
+    Images made on the twin, where there is one, are tried on those pressed that stand.
+    """
     plan = Plan.read(unit.params)
     batch = split.take(unit.positions)
     positions = torch.tensor(list(unit.positions))
@@ -61,6 +64,9 @@ def attack_chunk(subject: Subject, split: DataSplit, unit: Unit, ctx: RunContext
             samples.settle([decide(subject, batch.pixels, batch.labels).correct for _ in range(VOTES - 1)])
         work = _Chunk(subject, samples, plan, ctx, Searches(target, samples, plan, ctx.torch_generator), positions)
         work.run()
+        if twin is not None:
+            work.transfer_from(twin)
+        work.round()
         away = work.away()
     arrays = samples.arrays(work.slack, SHOWN) | _named("census", census) | _named("away", away)
     return Tally(values=work.counts(), arrays=arrays)
@@ -76,7 +82,8 @@ class _Chunk:
     Attributes:
         pressed, queried: (n,) bool, the samples on which the longer search and all of Square's queries check the plan's
             attacks: see `selfchecks`.
-        by_square, by_longer, met_square, met_longer: (n,) bool, what these broke and what they were tried on.
+        by_square, by_longer, by_transfer, met_square, met_longer, met_transfer: (n,) bool, what these broke and what
+            they were tried on.
     """
 
     def __init__(
@@ -91,9 +98,8 @@ class _Chunk:
         self.slack = [radius_with_slack(eps, plan.norm, values) if eps > 0 else 0.0 for eps in self.eps]
         self.widest = widest(plan.norm, subject.input_shape)
         self.proposed = self.rejected = 0
-        self.by_square, self.by_longer, self.met_square, self.met_longer = (
-            torch.zeros_like(self.pressed) for _ in range(4)
-        )
+        self.by_square, self.by_longer, self.by_transfer = (torch.zeros_like(self.pressed) for _ in range(3))
+        self.met_square, self.met_longer, self.met_transfer = (torch.zeros_like(self.pressed) for _ in range(3))
         self.ends: list[tuple[Tensor, Tensor]] = []
 
     def counts(self) -> dict[str, int]:
@@ -105,6 +111,8 @@ class _Chunk:
             "square_broke": int(self.by_square.sum()),
             "longer_tried": int(self.met_longer.sum()),
             "longer_broke": int(self.by_longer.sum()),
+            "transfer_tried": int(self.met_transfer.sum()),
+            "transfer_broke": int(self.by_transfer.sum()),
         }
 
     def away(self) -> Census:
@@ -143,7 +151,6 @@ class _Chunk:
         if not planned:
             self._square(planned)
         self._longer()
-        self._round()
 
     def _first(self) -> None:
         """The fast gradient at every radius, then the searches for the nearest image of all."""
@@ -189,6 +196,16 @@ class _Chunk:
         """A longer search on those pressed that stand, which should find no more."""
         self.by_longer |= self._standing_against("longer", self.pressed, 0)
 
+    def transfer_from(self, twin: Subject) -> None:
+        """Adversarial images of the twin on those pressed that stand, each at its largest radius."""
+        rows, radii = self._standing(self.pressed)
+        if not len(rows):
+            return
+        self.met_transfer[rows] = True
+        with opened(twin) as target:
+            candidates = Searches(target, self.samples, self.plan, self.ctx.torch_generator).longer(rows, radii)
+        self.by_transfer |= self._tried("transfer", rows, radii, candidates)
+
     def _standing(self, among: Tensor) -> tuple[Tensor, Tensor]:
         """Rows that stand at some radius, and the largest radius (k,) at which each does."""
         samples = self.samples
@@ -200,9 +217,7 @@ class _Chunk:
 
     def _standing_against(self, attack: str, among: Tensor, queries: int) -> Tensor:
         """Square or the longer search on rows that stand, each at its largest radius; (n,) bool, what it broke."""
-        samples = self.samples
         rows, radii = self._standing(among)
-        before = samples.distance.clone()
         if not len(rows):
             return torch.zeros_like(among)
         if attack == "square":
@@ -212,11 +227,16 @@ class _Chunk:
             self.met_longer[rows] = True
             candidates = self.searches.longer(rows, radii)
             self.ends.append((rows, candidates))
+        return self._tried(attack, rows, radii, candidates)
+
+    def _tried(self, attack: str, rows: Tensor, radii: Tensor, candidates: Tensor) -> Tensor:
+        """Has candidates verified, each at its own radius (k,); (n,) bool, what they broke."""
+        before = self.samples.distance.clone()
         for index in self.indices:
             here = radii == torch.tensor(self.eps[index])
             if bool(here.any()):
                 self._take(rows[here], candidates[here], self.eps[index], self._place(attack))
-        return samples.distance < before
+        return self.samples.distance < before
 
     def _place(self, attack: str) -> int:
         return self.plan.finders.index(attack)
@@ -267,7 +287,7 @@ class _Chunk:
         ahead = samples.whole(self.slack[index])[rows]  # what an attack broke is the attack's
         samples.record(rows[ahead], candidates[ahead], verified.only(ahead), self._place("noise"))
 
-    def _round(self) -> None:
+    def round(self) -> None:
         """Which examples survive storage with 8 bits, in the smallest ball of the plan that holds them."""
         samples = self.samples
         level = torch.searchsorted(torch.tensor(self.slack, dtype=torch.float64), samples.distance)

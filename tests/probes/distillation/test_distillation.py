@@ -1,9 +1,6 @@
 """The distillation probe on planted truth: who hides a gradient is found out, and who does not is left alone."""
 
 import dataclasses
-import importlib.util
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,31 +14,22 @@ from audit.engine.session import Session
 from audit.engine.store import RunStore
 from audit.loading.preprocess import Normalisation
 from audit.loading.wrapper import Normalised
+from fixtures import masked
 from probes.distillation import DistillationProbeConfig, distillation
 from probes.distillation.config import cost
 from probes.distillation.outcome import Outcome, fooled, gone_around, judged
 from tests.splits import array_split
 
-FIXTURES = Path(__file__).parents[3] / "fixtures"
 QUICK = {"samples": 96, "chunk": 96, "steps": 20, "cw_steps": 20, "queries": 300}
 
 
 @pytest.fixture(scope="module")
-def masked():
-    spec = importlib.util.spec_from_file_location("masked", FIXTURES / "masked.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["masked"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def base(masked):
+def base():
     return masked.ordinary(5)
 
 
 @pytest.fixture(scope="module")
-def data(masked):
+def data():
     pixels, labels = masked.digits()
     pixels, labels = np.rint(pixels.numpy() * 255).astype(np.uint8), labels.numpy()
     return {
@@ -84,7 +72,7 @@ def value(result, metric, model="subject", **where):
 
 
 @pytest.mark.parametrize("kind", ["distilled", "logits-times-1000"])
-def test_a_saturated_softmax_is_detected(examined, masked, base, kind):
+def test_a_saturated_softmax_is_detected(examined, base, kind):
     model = masked.distilled(5) if kind == "distilled" else masked.masked_versions(base, 5)[kind]
     result = examined(model)
     assert result.status.value == "measured", result.reason
@@ -96,24 +84,24 @@ def test_a_saturated_softmax_is_detected(examined, masked, base, kind):
 
 
 @pytest.mark.parametrize("kind", ["flat-gradient", "wrong-gradient"])
-def test_a_useless_gradient_is_detected(examined, masked, base, kind):
+def test_a_useless_gradient_is_detected(examined, base, kind):
     # At a radius of its own: where the gradient leads nowhere there is no nearest example to choose one by.
     result = examined(masked.masked_versions(base, 5)[kind], eps=0.15)
     assert verdict(result).startswith("Masking DETECTED: gradients that say nothing")
     assert value(result, "useless_gradient_share") > 0.5
 
 
-def test_a_gradient_that_is_right_at_the_images_alone_is_suspicious(examined, masked, base):
+def test_a_gradient_that_is_right_at_the_images_alone_is_suspicious(examined, base):
     result = examined(masked.Gate(base, 5))
     assert verdict(result).startswith("Masking SUSPICIOUS: gradients")
 
 
-def test_answers_at_random_are_suspicious(examined, masked, base):
+def test_answers_at_random_are_suspicious(examined, base):
     assert verdict(examined(masked.Noise(base, 0.1))).startswith("Masking SUSPICIOUS")
 
 
 @pytest.mark.parametrize("kind", ["ordinary", "adversarial", "int8", "softmax", "log-softmax", "logits-minus-50"])
-def test_who_hides_nothing_is_left_alone(examined, masked, base, kind):
+def test_who_hides_nothing_is_left_alone(examined, base, kind):
     models = {"ordinary": base, "int8": masked.Int8(base), **masked.masked_versions(base, 5)}
     model = masked.adversarial(5) if kind == "adversarial" else models[kind]
     output = {"softmax": "probabilities", "log-softmax": "log-probabilities"}.get(kind, "logits")
@@ -123,7 +111,7 @@ def test_who_hides_nothing_is_left_alone(examined, masked, base, kind):
     assert value(result, "zero_gradient_share") == 0
 
 
-def test_the_reference_pair_shows_what_distillation_does(examined, masked, base):
+def test_the_reference_pair_shows_what_distillation_does(examined, base):
     def untrained(seed):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -152,7 +140,7 @@ def test_without_what_it_takes_the_pair_is_left_out_and_that_is_said(examined, b
     assert not any(found.code == "no_reference" for found in result.diagnostics)
 
 
-def test_an_architecture_that_cannot_be_trained_does_not_lose_the_rest(examined, base, masked):
+def test_an_architecture_that_cannot_be_trained_does_not_lose_the_rest(examined, base):
     from audit.errors import SubjectError
 
     def untrained(seed):
@@ -164,7 +152,7 @@ def test_an_architecture_that_cannot_be_trained_does_not_lose_the_rest(examined,
     assert verdict(result)
 
 
-def test_a_model_that_is_mostly_wrong_cannot_be_told(examined, masked):
+def test_a_model_that_is_mostly_wrong_cannot_be_told(examined):
     torch.manual_seed(3)
     result = examined(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
     assert verdict(result).startswith("Masking CANNOT TELL: only")
@@ -223,7 +211,7 @@ def test_the_estimate_grows_with_what_is_asked():
     assert cost(DistillationProbeConfig(samples=50), {"eval": 100}).forwards < little.forwards
 
 
-def test_the_subject_is_left_as_it_was(examined, masked, base):
+def test_the_subject_is_left_as_it_was(examined, base):
     model = nn.Sequential(base, nn.BatchNorm1d(10, affine=False))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.get_rng_state()

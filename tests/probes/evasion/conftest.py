@@ -75,9 +75,10 @@ def split_of(pixels, labels):
     return DataSplit(Images(pixels), labels, ids, np.arange(len(labels)), "eval", "0" * 64)
 
 
-def subject_of(model, shape, classes, output="logits"):
+def subject_of(model, shape, classes, output="logits", untrained=None):
     model = model.eval().requires_grad_(False)
-    return Subject(model, "planted", classes, (), shape, torch.device("cpu"), "0" * 64, output=output)
+    device = torch.device("cpu")
+    return Subject(model, "planted", classes, (), shape, device, "0" * 64, output=output, untrained=untrained)
 
 
 class Outcome:
@@ -103,11 +104,11 @@ def audited():
     """Runs the probe on a model, images and labels."""
     from probes.evasion import EvasionConfig, evasion
 
-    def run(model, pixels, labels, *, classes, ctx=None, output="logits", **settings):
+    def run(model, pixels, labels, *, classes, ctx=None, output="logits", untrained=None, train=None, **settings):
         ctx = ctx or StubContext()
-        subject = subject_of(model, tuple(pixels.shape[1:]), classes, output)
+        subject = subject_of(model, tuple(pixels.shape[1:]), classes, output, untrained)
         config = EvasionConfig(**settings)
-        data = {"eval": split_of(pixels, labels)}
+        data = {"eval": split_of(pixels, labels)} | ({"train": split_of(*train)} if train else {})
         return Outcome(list(evasion.run(subject, data, config, ctx)), ctx)
 
     return run

@@ -249,3 +249,48 @@ def test_the_worst_check_decides():
     assert judge([fine]) == "RELIABLE"
     assert judge([fine, bad]) == "SUSPECT"
     assert judge([bad, fatal, fine]) == "BROKEN-EVALUATION"
+
+
+@pytest.fixture(scope="module")
+def with_twin(examined):
+    """Runs the probe with training data and an architecture to train."""
+
+    def untrained(seed):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return Normalised(masked.network(), Normalisation()).train()
+
+    pixels, labels = masked.digits()
+    train = pixels[: masked.TRAINING], labels[: masked.TRAINING]
+
+    def run(model, untrained=untrained, **settings):
+        return examined(model, untrained=untrained, train=train, **settings)
+
+    return run
+
+
+def test_the_attacks_break_an_undefended_twin_and_nothing_transfers_that_they_miss(with_twin, base):
+    found = with_twin(base, twin_epochs=15)
+    assert found.verdict == "RELIABLE", found.ctx.diagnostics["evaluation"].text
+    assert found.controls["twin-linf"].passed
+    assert "no_twin" not in found.codes
+
+
+def test_images_of_the_twin_break_what_masked_gradients_hide(with_twin, base):
+    """One step along a gradient that says nothing breaks little; the twin's images need none."""
+    model = masked.WrongGradient(base, 0)
+    found = with_twin(model, twin_epochs=15, attacks="fgsm", eps_linf="0.15")
+    control = found.controls["transfer-linf"]
+    assert not control.passed
+    assert found.controls["twin-linf"].passed
+    assert found.verdict == "BROKEN-EVALUATION"
+    alone = with_twin(model, twin="off", attacks="fgsm", eps_linf="0.15")
+    assert "transfer-linf" not in alone.controls
+    lower, higher = (seen.measured("robust_accuracy", "linf")["0.15"].value for seen in (found, alone))
+    assert lower < higher  # what transfers counts
+
+
+def test_without_an_architecture_there_is_no_twin_and_that_is_said(with_twin, base):
+    found = with_twin(base, untrained=None)
+    assert "cannot be built anew" in found.ctx.diagnostics["no_twin"].text
+    assert "twin-linf" not in found.controls

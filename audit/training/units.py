@@ -1,0 +1,65 @@
+"""Training inside of a probe: a unit of its run, stored when it ends, so that a resumed run does not train again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from audit.api import Inconclusive, RunContext, Subject, Tally, Unit
+from audit.toolkit.tensors import tensors_of, tensors_sha256
+from audit.training.loop import Task, train
+from audit.training.recipes import filled
+
+STEPS, LEAST_AT_ONCE, MOST_AT_ONCE = 32, 16, 128
+"""Steps an epoch where there are few images, and images of a step."""
+
+
+def batch_size_for(images: int) -> int:
+    """So many that an epoch has some tens of steps: few steps move weights little, whatever the number of epochs."""
+    return min(MOST_AT_ONCE, max(LEAST_AT_ONCE, images // STEPS))
+
+
+def trained_subject(task: Task, subject: Subject, ctx: RunContext) -> Subject | None:
+    """What a task on the `train` split makes of a model of the subject's form, as a subject of its own.
+
+    Returns:
+        None where the budget ended before it was begun.
+
+    Raises:
+        AuditError: when it cannot be trained.
+        Inconclusive: `budget` when time ended within it; it is begun anew when the run is resumed.
+    """
+    unit = Unit(
+        name=f"train/{task.name}",
+        params={
+            "config": task.config.model_dump(mode="json"),
+            "initial": tensors_sha256(tensors_of(task.model)),
+            "origin": task.origin,
+        },
+        positions=range(len(task.split)),
+        role="train",
+    )
+    tallies = ctx.map(lambda _, inner: _weights(task, inner), [unit])
+    if not tallies:
+        return None
+    shapes = {name: tensor.shape for name, tensor in tensors_of(task.model).items()}  # storing makes scalars vectors
+    weights = {
+        name: torch.from_numpy(np.array(array)).reshape(shapes[name]) for name, array in tallies[0].arrays.items()
+    }
+    digest = str(tallies[0].values["sha256"])
+    return replace(subject, model=filled(task.model, weights), name=task.name, digest=digest, untrained=None)
+
+
+def _weights(task: Task, ctx: RunContext) -> Tally:
+    trained = train(task, ctx)
+    if trained.log.ending == "budget":
+        raise Inconclusive("budget", f"The budget ended within the training of the {task.name}. Raise --budget.")
+    values: dict[str, Any] = {
+        "sha256": trained.log.weights_sha256,
+        "held_out": trained.log.held_out.value,
+        "kept_epoch": trained.log.kept_epoch,
+    }
+    return Tally(values=values, arrays={name: tensor.numpy() for name, tensor in trained.weights.items()})
