@@ -79,6 +79,14 @@ class RunContext(ABC):
         """
 
     @abstractmethod
+    def shared(self) -> RunContext:
+        """A context of the whole run: what it maps is done once for all probes that ask for the same.
+
+        Its random streams and the keys of its units know nothing of the probe or of its settings, so a unit's
+        parameters must hold all that decides its result.
+        """
+
+    @abstractmethod
     def progress(self, items: Iterable[T], what: str, total: int | None = None) -> Iterable[T]:
         """Passes items through, showing how far it is."""
 

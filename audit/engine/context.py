@@ -19,6 +19,8 @@ from audit.engine.session import Session
 from audit.errors import StoreError
 
 T = TypeVar("T")
+SHARED = "shared"
+"""The name under which units lie in the run folder that are no single probe's."""
 
 
 class EngineContext(RunContext):
@@ -59,6 +61,12 @@ class EngineContext(RunContext):
     def predictions(self, role: Role = "eval") -> Predictions:
         """See `RunContext`."""
         return predict(EngineContext(self.session, PREDICTIONS, 1, self.budget), self.session, role)
+
+    def shared(self) -> RunContext:
+        """See `RunContext`."""
+        found = EngineContext(self.session, SHARED, 1, self.budget)
+        found.diagnostics = self.diagnostics
+        return found
 
     def map(self, function: Callable[[Unit, RunContext], Tally], units: Sequence[Unit]) -> list[Tally]:
         """See `RunContext`."""

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
-from audit.api import Inconclusive, RunContext, Subject, Tally, Unit
+from audit.api import DataSplit, Inconclusive, RunContext, Subject, Tally, Unit
 from audit.toolkit.tensors import tensors_of, tensors_sha256
+from audit.training.config import TrainingConfig
 from audit.training.loop import Task, train
-from audit.training.recipes import filled
+from audit.training.recipes import filled, standard
 
 STEPS, LEAST_AT_ONCE, MOST_AT_ONCE = 32, 16, 128
 """Steps an epoch where there are few images, and images of a step."""
@@ -22,8 +24,28 @@ def batch_size_for(images: int) -> int:
     return min(MOST_AT_ONCE, max(LEAST_AT_ONCE, images // STEPS))
 
 
+def initial_model(subject: Subject, ctx: RunContext) -> nn.Module:
+    """The subject's architecture with initial values, the same ones for all probes of a run.
+
+    Raises:
+        AuditError: when it cannot be built again.
+    """
+    assert subject.untrained is not None
+    return subject.untrained(int(torch.randint(2**31, (), generator=ctx.shared().torch_generator("initial"))))
+
+
+def undefended_twin(
+    subject: Subject, initial: nn.Module, split: DataSplit, epochs: int, ctx: RunContext
+) -> Subject | None:
+    """A network of the subject's form that is trained on labels alone; see `trained_subject`."""
+    config = TrainingConfig(epochs=epochs, batch_size=batch_size_for(len(split)))
+    return trained_subject(standard(initial, split, config, "twin"), subject, ctx)
+
+
 def trained_subject(task: Task, subject: Subject, ctx: RunContext) -> Subject | None:
     """What a task on the `train` split makes of a model of the subject's form, as a subject of its own.
+
+    It is trained once for all probes of a run that ask for the same.
 
     Returns:
         None where the budget ended before it was begun.
@@ -42,7 +64,7 @@ def trained_subject(task: Task, subject: Subject, ctx: RunContext) -> Subject | 
         positions=range(len(task.split)),
         role="train",
     )
-    tallies = ctx.map(lambda _, inner: _weights(task, inner), [unit])
+    tallies = ctx.shared().map(lambda _, inner: _weights(task, inner), [unit])
     if not tallies:
         return None
     shapes = {name: tensor.shape for name, tensor in tensors_of(task.model).items()}  # storing makes scalars vectors

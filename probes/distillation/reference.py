@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from audit.api import DataSplit, RunContext, Subject
-from audit.training.config import DistillationConfig, TrainingConfig
-from audit.training.recipes import standard, student, teacher
-from audit.training.units import batch_size_for, trained_subject
+from audit.training.config import DistillationConfig
+from audit.training.recipes import student, teacher
+from audit.training.units import batch_size_for, initial_model, trained_subject, undefended_twin
 from probes.distillation.config import DistillationProbeConfig
 
 
@@ -33,14 +31,11 @@ def reference_pair(
         AuditError: when the architecture cannot be built again or trained.
         Inconclusive: `budget` when time ended within a training; it is begun anew when the run is resumed.
     """
-    assert subject.untrained is not None
-    seed = int(torch.randint(2**31, (), generator=ctx.torch_generator("reference")))
-    fresh = subject.untrained(seed)
+    fresh = initial_model(subject, ctx)
     part = split.first(config.train_samples)
     size = batch_size_for(len(part))
-    plain = TrainingConfig(epochs=config.epochs, batch_size=size)
     hot = DistillationConfig(epochs=config.epochs, batch_size=size, temperature=config.temperature)
-    twin = trained_subject(standard(fresh, part, plain, "twin"), subject, ctx)
+    twin = undefended_twin(subject, fresh, part, config.epochs, ctx)
     taught_by = trained_subject(teacher(fresh, part, hot), subject, ctx) if twin else None
     pupil = trained_subject(student(fresh, taught_by.model, part, hot), subject, ctx) if taught_by else None
     return Reference(pupil, twin) if pupil and twin else None

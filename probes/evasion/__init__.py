@@ -14,7 +14,7 @@ from probes.evasion.figures import curve, examples, table
 from probes.evasion.notices import diagnose
 from probes.evasion.outcome import Outcome, clean_accuracy, measurements
 from probes.evasion.selfchecks import Check, check_gradients, check_strength, summary
-from probes.evasion.twin import undefended_twin
+from probes.evasion.twin import trained_twin
 from probes.evasion.units import attack_chunk, chunks
 
 __all__ = ["EvasionConfig", "evasion"]
@@ -90,7 +90,7 @@ def evasion(subject: Subject, data: Data, config: EvasionConfig, ctx: RunContext
     split = data["eval"]
     n = min(config.samples, len(split))
     controls = ctx.map(partial(attack_chunk, subject, split, None), control_units(config, subject.input_shape, n))
-    twin = undefended_twin(subject, data, config, ctx)
+    twin = trained_twin(subject, data, config, ctx)
     work = partial(attack_chunk, subject, split, twin)
     units = chunks(config, n, twin.digest if twin else "")
     outcomes = _outcomes(config, math.prod(subject.input_shape), ctx.map(work, units))

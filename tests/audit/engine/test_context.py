@@ -56,6 +56,21 @@ def test_finished_units_are_not_run_again_and_keep_what_they_noticed(tmp_path):
     assert again.diagnostics["seen"].text == "saw u/0"
 
 
+def test_what_is_shared_is_done_once_for_all_probes(tmp_path):
+    first, second = (context(tmp_path, probe=name) for name in ("p", "q"))
+
+    tallies = first.shared().map(drawn, units())
+    again = second.shared().map(lambda unit, ctx: pytest.fail("ran again"), units())
+
+    for one, other in zip(tallies, again, strict=True):
+        np.testing.assert_array_equal(one.arrays["draw"], other.arrays["draw"])
+    assert first.diagnostics["seen"].text == second.diagnostics["seen"].text == "saw u/0"
+    assert first.shared().rng("x").normal() == second.shared().rng("x").normal() != first.rng("x").normal()
+    ran = []
+    first.shared().map(lambda unit, ctx: ran.append(unit.name) or Tally(), units(other=1))
+    assert len(ran) == 4  # parameters decide
+
+
 CHANGES = ["seed", "probe", "version", "config", "unit", "params", "samples", "subject", "data", "packages", "numerics"]
 
 

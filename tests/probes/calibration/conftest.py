@@ -68,6 +68,9 @@ class StubContext(RunContext):
     def map(self, function: Callable[[Unit, RunContext], Tally], units: Sequence[Unit]) -> list[Tally]:
         return [function(unit, self) for unit in units]
 
+    def shared(self) -> RunContext:
+        return self
+
     def progress(self, items: Iterable[Any], what: str, total: int | None = None) -> Iterable[Any]:
         return items
 

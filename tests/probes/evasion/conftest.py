@@ -44,6 +44,9 @@ class StubContext(RunContext):
             tallies.append(function(unit, StubContext(self.seed, unit.name)))
         return tallies
 
+    def shared(self):
+        return StubContext(self.seed, "shared")
+
     def progress(self, items, what, total=None):
         return items
 
