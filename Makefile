@@ -3,6 +3,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.setup-done
+# A worker a core, each of one thread: more threads than cores make torch many times slower.
+WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
+PARALLEL := -n $(WORKERS) --dist loadfile
+export OMP_NUM_THREADS ?= 1
 
 .PHONY: setup demo test test-gpu test-all check bench format lock clean
 
@@ -20,13 +24,13 @@ demo: $(STAMP)
 	$(BIN)/audit demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-gpu: $(STAMP)
 	$(BIN)/python -m pytest -m gpu
 
 test-all: $(STAMP)
-	$(BIN)/python -m pytest -m "not gpu and not ray"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not gpu and not ray"
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
