@@ -5,9 +5,9 @@
 For every seed, subjects of `fixtures/masked.py`, trained or wrapped for that seed, are examined by the probe under its
 default settings. Those with a saturated softmax (distilled at temperature 100, logits times 1,000) should be DETECTED;
 those whose gradient says nothing (flat, wrong, quantised, a gate, noise) at least SUSPICIOUS; the honest ones (ordinary,
-adversarially trained, in 8-bit arithmetic, with a softmax or a log-softmax, logits less 50, a quantised input with a
-straight-through gradient) NOT DETECTED. The exit code is 1 where one is missed, or more than one in fifty honest ones
-are accused.
+adversarially trained, in 8-bit arithmetic, with a softmax or a log-softmax, logits less 50) NOT DETECTED. A quantised
+input with a straight-through gradient is neither: attacks reach the truth, by a gradient that is not the model's. The
+exit code is 1 where one is missed, or more than one in fifty honest ones are accused.
 """
 
 import argparse
@@ -31,6 +31,7 @@ from probes.distillation import distillation
 
 SATURATED = ("distilled", "logits-times-1000")
 USELESS = ("flat-gradient", "wrong-gradient", "quantised-input", "gate", "adversarial-gate", "noise-layer")
+NEITHER = ("straight-through",)
 NO_GRADIENT = ("detached-preprocessing",)
 FALSE_ALARMS = 0.02
 
@@ -52,6 +53,8 @@ def expected(name: str) -> tuple[str, ...]:
         return ("DETECTED",)
     if name in NO_GRADIENT:
         return ("inconclusive: no_gradients",)
+    if name in NEITHER:
+        return ("DETECTED", "SUSPICIOUS", "NOT DETECTED")
     return ("DETECTED", "SUSPICIOUS") if name in USELESS else ("NOT DETECTED",)
 
 
@@ -75,9 +78,7 @@ def report(found: dict[str, list[str]], seeds: range, seconds: float) -> int:
 def main() -> int:
     """Prints and stores the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--first", type=int, default=10, help="the first seed; 0 and 5 were looked at while it was made"
-    )
+    parser.add_argument("--first", type=int, default=10, help="0 and 5 were looked at while it was made")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
