@@ -4,7 +4,7 @@
 
 For every seed, subjects of `fixtures/masked.py`, trained or wrapped for that seed, are examined by the probe under its
 default settings. Those with a saturated softmax (distilled at temperature 100, logits times 1,000) should be DETECTED;
-those whose gradient says nothing (flat, wrong, quantised, a gate, noise) at least SUSPICIOUS; the honest ones (ordinary,
+those whose gradient says nothing (flat, wrong, quantised, a gate, noise) at least SUSPICIOUS; honest ones (ordinary,
 adversarially trained, in 8-bit arithmetic, with a softmax or a log-softmax, logits less 50) NOT DETECTED. A quantised
 input with a straight-through gradient is neither: attacks reach the truth, by a gradient that is not the model's. The
 exit code is 1 where one is missed, or more than one in fifty honest ones are accused.
