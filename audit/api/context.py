@@ -88,7 +88,7 @@ class RunContext(ABC):
 
     @abstractmethod
     def progress(self, items: Iterable[T], what: str, total: int | None = None) -> Iterable[T]:
-        """Passes items through, showing how far it is."""
+        """Passes items through, showing how far it is; between them the user may end the run."""
 
     @abstractmethod
     def diagnose(self, code: str, text: str, severity: Literal["info", "warning"] = "warning") -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -84,9 +84,11 @@ class EngineContext(RunContext):
             self.session.reporter.end()
         return tallies
 
-    def progress(self, items: Iterable[T], what: str, total: int | None = None) -> Iterable[T]:
-        """See `RunContext`."""
-        return watched(items, self.session.reporter, what, total)
+    def progress(self, items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
+        """See `RunContext`. Between items the user may interrupt, also within a unit, which is then not done."""
+        for item in watched(items, self.session.reporter, what, total):
+            yield item
+            self.session.check_interrupt()
 
     def diagnose(self, code: str, text: str, severity: Literal["info", "warning"] = "warning") -> None:
         """See `RunContext`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from audit.api import DataSplit, Inconclusive, RunContext, Subject, Tally, Unit
+from audit.schema import dump_json
 from audit.toolkit.tensors import tensors_of, tensors_sha256
 from audit.training.config import TrainingConfig
 from audit.training.loop import Task, train
@@ -52,7 +54,7 @@ def trained_subject(task: Task, subject: Subject, ctx: RunContext) -> Subject | 
 
     Raises:
         AuditError: when it cannot be trained.
-        Inconclusive: `budget` when time ended within it; it is begun anew when the run is resumed.
+        Inconclusive: `budget` when time ended within it; it goes on after its last epoch when the run is resumed.
     """
     unit = Unit(
         name=f"train/{task.name}",
@@ -64,7 +66,8 @@ def trained_subject(task: Task, subject: Subject, ctx: RunContext) -> Subject | 
         positions=range(len(task.split)),
         role="train",
     )
-    tallies = ctx.shared().map(lambda _, inner: _weights(task, inner), [unit])
+    mark = hashlib.sha256(dump_json(unit.params).encode()).hexdigest()[:8]
+    tallies = ctx.shared().map(lambda _, inner: _weights(task, inner, f"{task.name}-{mark}.unfinished"), [unit])
     if not tallies:
         return None
     shapes = {name: tensor.shape for name, tensor in tensors_of(task.model).items()}  # storing makes scalars vectors
@@ -75,10 +78,12 @@ def trained_subject(task: Task, subject: Subject, ctx: RunContext) -> Subject | 
     return replace(subject, model=filled(task.model, weights), name=task.name, digest=digest, untrained=None)
 
 
-def _weights(task: Task, ctx: RunContext) -> Tally:
-    trained = train(task, ctx)
+def _weights(task: Task, ctx: RunContext, unfinished: str) -> Tally:
+    state = ctx.workdir / unfinished
+    trained = train(task, ctx, state_file=state)
     if trained.log.ending == "budget":
         raise Inconclusive("budget", f"The budget ended within the training of the {task.name}. Raise --budget.")
+    state.unlink(missing_ok=True)
     values: dict[str, Any] = {
         "sha256": trained.log.weights_sha256,
         "held_out": trained.log.held_out.value,

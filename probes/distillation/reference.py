@@ -29,7 +29,7 @@ def reference_pair(
 
     Raises:
         AuditError: when the architecture cannot be built again or trained.
-        Inconclusive: `budget` when time ended within a training; it is begun anew when the run is resumed.
+        Inconclusive: `budget` when time ended within a training; it goes on when the run is resumed.
     """
     fresh = initial_model(subject, ctx)
     part = split.first(config.train_samples)

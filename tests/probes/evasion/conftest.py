@@ -1,6 +1,8 @@
 """Small subjects with known truth, and a context that runs units at once."""
 
 import hashlib
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ class StubContext(RunContext):
     def __init__(self, seed=0, unit="", most=None):
         self.seed, self.unit, self.most = seed, unit, most
         self.device = torch.device("cpu")
+        self.workdir = Path(tempfile.gettempdir()) / "evasion-tests"
         self.diagnostics, self.files, self.units = {}, {}, []
 
     def _key(self, purpose):
