@@ -8,7 +8,9 @@ On the same model, images and radii, one after the other in one process:
 - this project's suite with its default settings, one run for all radii;
 - the standard protocol of Croce & Hein 2020 (arXiv 2003.01690), once a radius: APGD-CE, APGD-T and FAB-T on 9 targets,
   100 steps each, and Square with 5,000 queries, each on what the ones before left, built of torchattacks' parts;
-- torchattacks' own AutoAttack, once a radius.
+- torchattacks' own AutoAttack, once a radius;
+- where they are installed, foolbox (PGD of 100 steps from 5 starts, then Fast Minimum-Norm of 200) and ART (its
+  AutoAttack), once a radius.
 
 The subject is a small network trained here on scikit-learn's digits against PGD, so that many samples withstand; with
 `--checkpoint`, it is CNN-A of Dathathri et al. 2020 as alpha-beta-CROWN stores it, with images (n, h, w, 3) in [0, 1].
@@ -18,8 +20,10 @@ the samples that only the suite or only the peer breaks, and the peers' time ove
 """
 
 import argparse
+import importlib.util
 import time
 import zlib
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -132,6 +136,29 @@ def standard(model: nn.Module, eps: float) -> Iterator[Callable[[Tensor, Tensor]
     yield torchattacks.Square(model, norm="Linf", eps=eps, n_queries=5000, resc_schedule=False, seed=SEED)
 
 
+def by_foolbox(model: nn.Module, eps: float) -> Iterator[Callable[[Tensor, Tensor], Tensor]]:
+    """Foolbox has no AutoAttack; these are its strongest in Linf."""
+    import foolbox  # type: ignore[import-not-found]
+
+    wrapped = foolbox.PyTorchModel(model, bounds=(0, 1))
+    for attack in [*[foolbox.attacks.LinfPGD(steps=100)] * 5, foolbox.attacks.LInfFMNAttack(steps=200)]:
+        yield lambda pixels, labels, attack=attack: attack(wrapped, pixels, labels, epsilons=eps)[1]  # type: ignore[misc]
+
+
+def by_art(model: nn.Module, eps: float) -> Iterator[Callable[[Tensor, Tensor], Tensor]]:
+    """ART's own AutoAttack: PGD, Auto-PGD on two losses, DeepFool and Square, as its documentation says."""
+    from art.attacks.evasion import AutoAttack  # type: ignore[import-not-found]
+    from art.estimators.classification import PyTorchClassifier  # type: ignore[import-not-found]
+
+    def attack(pixels: Tensor, labels: Tensor) -> Tensor:
+        shape = tuple(pixels.shape[1:])
+        wrapped = PyTorchClassifier(model, nn.CrossEntropyLoss(), shape, 10, clip_values=(0, 1), device_type="cpu")
+        searching = AutoAttack(wrapped, norm=np.inf, eps=eps, eps_step=eps / 4, batch_size=len(labels))
+        return torch.from_numpy(searching.generate(x=pixels.numpy(), y=np.eye(10)[labels.numpy()]))
+
+    yield attack
+
+
 def timed(work: Callable[[], Any]) -> tuple[Any, float]:
     """What the work gives, and its seconds."""
     start = time.perf_counter()
@@ -155,7 +182,10 @@ def main() -> None:
     ours, seconds = timed(lambda: suite(subject, pixels, labels, eps))
     figures: dict[str, Any] = {"samples": len(labels), "seconds, suite, all radii": round(seconds, 1)}
     figures["clean accuracy"] = round(float(decide(subject, pixels, labels).correct.float().mean()), 4)
-    spent = {"standard protocol": 0.0, "torchattacks AutoAttack": 0.0}
+    spent: dict[str, float] = defaultdict(float)
+    versions = {"foolbox": by_foolbox, "art": by_art}
+    optional = {name: attacks for name, attacks in versions.items() if importlib.util.find_spec(name)}
+    figures["peers not installed"] = ", ".join(sorted(set(versions) - set(optional))) or "none"
     for text, robust in zip(eps, ours, strict=True):
         radius = parse_eps(text, "linf")
         figures[f"{text}: robust accuracy, suite"] = round(float(robust.float().mean()), 4)
@@ -163,6 +193,8 @@ def main() -> None:
             "standard protocol": lambda radius: standard(model, radius),
             "torchattacks AutoAttack": lambda radius: iter([torchattacks.AutoAttack(model, eps=radius, seed=SEED)]),
         }
+        for name, attacks in optional.items():
+            peers[name] = lambda radius, attacks=attacks: attacks(model, radius)  # type: ignore[misc]
         for name, attacks in peers.items():
             stands, took = timed(lambda a=attacks, r=radius: peer(subject, pixels, labels, r, a(r)))  # type: ignore[misc]
             spent[name] += took
