@@ -38,6 +38,7 @@ def summary_blocks(report: Report, registry: Registry) -> tuple[Block, ...]:
         _block("What holds", "pass", "✓", lists[Outcome.PASS], "No rule passed."),
         _block("What does not hold", "fail", "✗", lists[Outcome.FAIL], "No rule failed."),
         _block("What could not be told", "inconclusive", "?", untold, "Every rule was decided."),
+        *_wary(report),
         _block("What to do next", "next", "→", steps, "Read the limitations, then sign or send back.", _MOST_STEPS),
     )
 
@@ -58,8 +59,20 @@ def _ungated(report: Report, registry: Registry) -> tuple[Block, ...]:
         _block(
             "What could not be told", "inconclusive", "?", _gaps(report.record.results), "Every probe that ran told."
         ),
+        *_wary(report),
         _block("What to do next", "next", "→", steps, "", _MOST_STEPS),
     )
+
+
+def _wary(report: Report) -> tuple[Block, ...]:
+    """What probes warn of; no block where none does."""
+    warnings = [
+        f"{capital(result.probe)}: {found.text}"
+        for result in report.record.results
+        for found in result.diagnostics
+        if found.severity == "warning"
+    ]
+    return (_block("What to be wary of", "inconclusive", "!", warnings, ""),) if warnings else ()
 
 
 def _block(heading: str, style: str, mark: str, items: list[str], none: str, most: int = _MOST) -> Block:

@@ -14,9 +14,8 @@ from probes.distillation.outcome import Outcome
 from probes.distillation.searches import ATTACKS, NORM_OF, Strength
 
 SAID = {
-    "fgsm": "FGSM", "pgd": "PGD", "fgsm-scaled": "FGSM on scaled logits", "pgd-scaled": "PGD on scaled logits",
-    "pgd-margin": "PGD on the margin", "cw": "Carlini & Wagner (L2)", "square": "Square (no gradient)",
-    "transfer": "transfer from the twin",
+    "fgsm": "FGSM", "pgd": "PGD", "fgsm-scaled": "FGSM, scaled", "pgd-scaled": "PGD, scaled",
+    "pgd-margin": "PGD, margin", "cw": "C&W, L2", "square": "Square", "transfer": "transfer",
 }  # fmt: skip
 BINS = 24
 
@@ -26,6 +25,8 @@ def measurements(
 ) -> Iterator[Measurement]:
     """Accuracies of a model, its median gap, and what its gradients look like."""
     n, n_correct = outcome.n, outcome.n_correct
+    if n_correct:
+        yield from _of_right_samples(outcome, model, assumptions)
     yield Measurement(
         metric="distillation.clean_accuracy",
         where={"model": model},
@@ -56,13 +57,21 @@ def measurements(
         interval=_median_interval(ordered),
         assumptions=("largest less second logit, on right and wrong samples alike",),
     )
-    if n_correct:
-        yield from _of_right_samples(outcome, model, assumptions)
 
 
 def _of_right_samples(outcome: Outcome, model: str, assumptions: tuple[str, ...]) -> Iterator[Measurement]:
     """Shares of right samples, of which there is at least one."""
     n = outcome.n_correct
+    for kind, (more, _) in outcome.hidden().items():
+        yield Measurement(
+            metric="distillation.hidden_share",
+            where={"model": model, "masking": kind},
+            value=more / n,
+            n=n,
+            claim=Claim.LOWER_BOUND,
+            interval=proportion(more, n),
+            assumptions=(*assumptions, "among right samples"),
+        )
     flagged = outcome.flagged()
     shares = {
         "zero_gradient_share": flagged["saturation"],
@@ -79,16 +88,6 @@ def _of_right_samples(outcome: Outcome, model: str, assumptions: tuple[str, ...]
             interval=proportion(count, n),
             assumptions=("among right samples", "float32"),
         )
-    for kind, (more, _) in outcome.hidden().items():
-        yield Measurement(
-            metric="distillation.hidden_share",
-            where={"model": model, "masking": kind},
-            value=more / n,
-            n=n,
-            claim=Claim.LOWER_BOUND,
-            interval=proportion(more, n),
-            assumptions=(*assumptions, "among right samples"),
-        )
 
 
 def _median_interval(ordered: np.ndarray[tuple[int], np.dtype[np.float64]], level: float = 0.95) -> Interval:
@@ -96,7 +95,7 @@ def _median_interval(ordered: np.ndarray[tuple[int], np.dtype[np.float64]], leve
     n = len(ordered)
     ranks = np.arange(n)
     below = np.flatnonzero(bdtr(ranks, n, 0.5) <= (1 - level) / 2)
-    rank = int(below[-1]) + 1 if len(below) else 0
+    rank = int(below[-1]) if len(below) else 0
     return Interval(low=float(ordered[rank]), high=float(ordered[n - 1 - rank]), level=level, method="order-statistics")
 
 
@@ -118,9 +117,9 @@ def table(outcomes: Mapping[str, Outcome], strength: Strength) -> Table:
     return Table(
         id="accuracy-by-attack",
         title="Accuracy under attacks that are fooled by a saturated softmax, and under attacks that are not",
-        caption="Of the same images. FGSM and PGD climb the cross-entropy of the logits as they are, the others a loss "
-        "that does not change with the logits' scale. Where the former leave much more than the latter, the model is "
-        "not robust: its gradient is hidden.",
+        caption="Of the same images. FGSM and PGD climb the cross-entropy of the logits as they are; scaled, of the "
+        "logits over their spread; Carlini & Wagner's attack the margin; Square asks for no gradient; transfer takes "
+        "images made on the twin. Where the first two leave much more than the others, the gradient is hidden.",
         alt="Accuracy of each model under each attack.",
         columns=("attack", "radius", *outcomes),
         rows=tuple(rows),

@@ -14,7 +14,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
 
 
 def test_summary_follows_from_the_verdicts(report: Report):
-    holds, fails, untold, steps = build_view(report, {}).summary
+    holds, fails, untold, wary, steps = build_view(report, {}).summary
     assert [item.split(":")[0] for item in holds.items] == [
         "Accuracy, top1", "Calibration, ECE", "Certified, accuracy (eps = 2/255, norm = linf)",
     ]  # fmt: skip
@@ -24,6 +24,7 @@ def test_summary_follows_from_the_verdicts(report: Report):
     assert fails.items[1].endswith("Waived: Attack surface is closed in this product.")
     assert len(untold.items) == 3
     assert untold.more == ""
+    assert wary.items == ("Evasion: Gradients vanish on 3 % of the samples.",)
     assert steps.more == "and 2 more below"
     assert steps.items[0].startswith("Do not rely on poisoning: a control of it failed.")
     assert steps.items[1] == "Rule ROB-1: bring robust accuracy to at least 30\u00a0%, or have a waiver approved."
@@ -33,7 +34,7 @@ def test_inconclusive_says_how_many_more_samples(report: Report):
     assert report.gate is not None
     only = tuple(v for v in report.gate.verdicts if v.outcome is Outcome.INCONCLUSIVE)
     judged = report.model_copy(update={"gate": report.gate.model_copy(update={"verdicts": only})})
-    steps = build_view(judged, {}).summary[3]
+    steps = build_view(judged, {}).summary[-1]
     assert "Rule ACC-2: audit about 4,200 further images to settle it." in steps.items
 
 

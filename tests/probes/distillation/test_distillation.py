@@ -225,3 +225,15 @@ def test_no_time_is_inconclusive(examined, base):
     result = examined(base, budget=dataclasses.replace(Budget(), deadline=0.0))
     assert result.status.value == "inconclusive"
     assert result.reason.code == "budget"
+
+
+def test_the_interval_of_a_median_covers_it():
+    """Between the second and the ninth of ten values, as in any table; and in at least 95 % of samples."""
+    from probes.distillation.figures import _median_interval
+
+    found = _median_interval(np.arange(10.0))
+    assert (found.low, found.high) == (1.0, 8.0)
+    rng = np.random.default_rng(0)
+    intervals = [_median_interval(np.sort(rng.exponential(size=64))) for _ in range(2000)]
+    covered = np.mean([found.low <= np.log(2) <= found.high for found in intervals])
+    assert covered > 0.95 - 3 * np.sqrt(0.05 * 0.95 / 2000)
