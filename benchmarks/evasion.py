@@ -1,6 +1,7 @@
 """Is the evasion suite as strong as AutoAttack, sample by sample, and what does it cost?
 
     python benchmarks/evasion.py [--samples N] [--eps 0.1,0.2] [--threads N]
+                                 [--peers standard,torchattacks,foolbox,art]
                                  [--checkpoint FILE --images FILE.npy --labels FILE.npy]
 
 On the same model, images and radii, one after the other in one process:
@@ -171,6 +172,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=200)
     parser.add_argument("--eps", default="0.1,0.2")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--peers", default="standard,torchattacks,foolbox,art", help="some of these")
     for name in ("--checkpoint", "--images", "--labels"):
         parser.add_argument(name, type=Path)
     given = parser.parse_args()
@@ -195,7 +197,8 @@ def main() -> None:
         }
         for name, attacks in optional.items():
             peers[name] = lambda radius, attacks=attacks: attacks(model, radius)  # type: ignore[misc]
-        for name, attacks in peers.items():
+        wanted = {name: attacks for name, attacks in peers.items() if name.split()[0] in given.peers.split(",")}
+        for name, attacks in wanted.items():
             stands, took = timed(lambda a=attacks, r=radius: peer(subject, pixels, labels, r, a(r)))  # type: ignore[misc]
             spent[name] += took
             figures[f"{text}: robust accuracy, {name}"] = round(float(stands.float().mean()), 4)
