@@ -35,7 +35,8 @@ def machine() -> dict[str, Any]:
 
 def save(name: str, figures: dict[str, Any]) -> None:
     """Prints the figures and writes them with the machine they were measured on."""
-    content = {"benchmark": name, "command": " ".join(sys.argv), "figures": figures, "machine": machine()}
+    words = [Path(word).name if "/" in word and Path(word).is_absolute() else word for word in sys.argv]
+    content = {"benchmark": name, "command": " ".join(words), "figures": figures, "machine": machine()}
     RESULTS.mkdir(exist_ok=True)
     target = RESULTS / f"{name}.json"
     target.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
