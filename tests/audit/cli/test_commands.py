@@ -101,7 +101,7 @@ def test_a_dry_run_prints_the_plan_and_leaves_nothing(audit, tmp_path):
                   "--out", tmp_path / "run")  # fmt: skip
 
     assert ended.code == 0
-    assert "evasion      at most about" in ended.out
+    assert "evasion       at most about" in ended.out
     assert "1797 of 1797 images" in ended.out
     assert not (tmp_path / "run").exists()
 

@@ -90,8 +90,10 @@ def inputs(tmp_path_factory):
 def audit(inputs, folder, stderr=subprocess.DEVNULL):
     code = "import sys; from audit.cli import main; sys.argv[0] = 'audit'; main()"
     words = ["run", "--model", f"py:{inputs / 'net.py'}:make", "--allow-code", "--data", f"npz:{inputs / 'data.npz'}"]
-    small = ["--set", "evasion.samples=64", "--set", "evasion.chunk=4", "--set", "evasion.steps=20", "--threads", "1"]
-    command = [sys.executable, "-c", code, *words, *small, "--out", str(folder)]
+    probes = [word for name in ("accuracy", "calibration", "evasion") for word in ("--probe", name)]
+    small = [f"evasion.{setting}" for setting in ("samples=64", "chunk=4", "steps=20", "queries=200")]
+    settings = [word for setting in small for word in ("--set", setting)]
+    command = [sys.executable, "-c", code, *words, *probes, *settings, "--threads", "1", "--out", str(folder)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=stderr)
 
 

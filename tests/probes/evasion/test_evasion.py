@@ -387,6 +387,7 @@ def test_units_carry_all_that_decides_their_result(audited, digits):
         "restarts": 1,
         "cw_steps": 200,
         "pressed": 64,
+        "twin": "",
         **SHORT,
     }
 

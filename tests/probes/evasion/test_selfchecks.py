@@ -192,7 +192,9 @@ def census_of(n, **fields):
 )
 def test_each_finding_fails_its_own_check(fields, failed):
     arrays = census_of(50, **fields) | {"clean_correct": np.ones(50, bool), "attack": np.zeros(50, int)}
-    values = dict.fromkeys(("longer_broke", "longer_tried", "square_broke", "square_tried"), 0)
+    values = dict.fromkeys(
+        ("longer_broke", "longer_tried", "square_broke", "square_tried", "transfer_broke", "transfer_tried"), 0
+    )
     outcome = Outcome("linf", ("8/255",), ("fgsm",), 4, arrays, values)
     checks = check_gradients(outcome) + check_strength(outcome)
     assert {check.control.name for check in checks if not check.control.passed} == failed
