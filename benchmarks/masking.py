@@ -17,13 +17,11 @@ import tempfile
 import time
 from collections import Counter, defaultdict
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import torch
 from measuring import save
-from selfchecks import as_subject, masked, subjects
+from selfchecks import as_subject, held_out_digits, subjects
 
 from audit.api import DataSplit
 from audit.testing import run_probe
@@ -83,10 +81,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    pixels, labels = masked.digits()
-    source: Any = SimpleNamespace(pixels=lambda index: pixels[masked.TRAINING + index].numpy())
-    ids = [f"{place:064x}" for place in range(len(labels) - masked.TRAINING)]
-    split = DataSplit(source, labels[masked.TRAINING :].numpy(), ids, np.arange(len(ids)), "eval", "0" * 64)
+    split = held_out_digits()
     found: dict[str, list[str]] = defaultdict(list)
     start, failed = time.perf_counter(), 0
     for seed in range(given.first, given.first + given.seeds):

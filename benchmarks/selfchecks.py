@@ -59,6 +59,14 @@ def as_subject(model: nn.Module, name: str) -> Subject:
     return Subject(wrapped, name, 10, (), (1, 8, 8), torch.device("cpu"), "0" * 64, output=output)
 
 
+def held_out_digits() -> DataSplit:
+    """Those that no network of `fixtures/masked.py` is trained on."""
+    pixels, labels = masked.digits()
+    source: Any = SimpleNamespace(pixels=lambda index: pixels[masked.TRAINING + index].numpy())
+    ids = [f"{place:064x}" for place in range(len(labels) - masked.TRAINING)]
+    return DataSplit(source, labels[masked.TRAINING :].numpy(), ids, np.arange(len(ids)), "eval", "0" * 64)
+
+
 class Context:
     """Runs units at once; random numbers by seed and purpose."""
 
@@ -114,10 +122,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    pixels, labels = masked.digits()
-    source: Any = SimpleNamespace(pixels=lambda index: pixels[masked.TRAINING + index].numpy())
-    ids = [f"{place:064x}" for place in range(len(labels) - masked.TRAINING)]
-    split = DataSplit(source, labels[masked.TRAINING :].numpy(), ids, np.arange(len(ids)), "eval", "0" * 64)
+    split = held_out_digits()
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
     start, failed = time.perf_counter(), 0
     for seed in range(given.first, given.first + given.seeds):

@@ -90,7 +90,7 @@ def train(
     try:
         record = carry_out(request, Budget.of(seconds), make_reporter())
     except KeyboardInterrupt:
-        again = shlex.join(word for word in request.argv if word not in ("--fresh", "--force"))
+        again = shlex.join(word for word in request.argv if word != "--fresh")
         console.say(f"\nStopped; the epochs that ended are kept. Go on with:\n  audit {again}")
         raise typer.Exit(130) from None
     console.show(told(record, request.out, request.record_file, request.model))

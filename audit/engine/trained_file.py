@@ -9,9 +9,7 @@ import torch
 from audit.api import DataSplit, Subject
 from audit.engine.prepare import Prepared
 from audit.errors import SubjectError
-from audit.loading.weights import digest_of
 from audit.loading.weights_out import write_weights
-from audit.schema import FileDigest
 from audit.toolkit.statistics import proportion
 from audit.training.log import Share
 from audit.training.loop import Trained
@@ -22,7 +20,7 @@ AT_ONCE, AGREEMENT = 64, 1e-4
 """Images of a batch, and how far two answers may differ, in parts of the largest logit."""
 
 
-def write(trained: Trained, prepared: Prepared, out: Path, how: str) -> FileDigest:
+def write(trained: Trained, prepared: Prepared, out: Path, how: str) -> None:
     """Writes the network's tensors; the normalisation before it is the spec's and no part of the file.
 
     Args:
@@ -42,17 +40,15 @@ def write(trained: Trained, prepared: Prepared, out: Path, how: str) -> FileDige
         "tensors_sha256": trained.log.weights_sha256,
     }
     write_weights(out, tensors, metadata)
-    return digest_of(out)
 
 
-def check_answers(trained: Trained, again: Subject, split: DataSplit, out: Path) -> None:
-    """Goes on when what was loaded from the file answers as what was trained; else the file is taken away.
+def check_answers(trained: Trained, again: Subject, split: DataSplit) -> None:
+    """Goes on when what was loaded from the file answers as what was trained.
 
     Args:
         trained: with its answers on the first images of the split.
         again: loaded from the file.
         split: that it was trained on.
-        out: the file.
 
     Raises:
         SubjectError: when it does not.
@@ -65,10 +61,9 @@ def check_answers(trained: Trained, again: Subject, split: DataSplit, out: Path)
         scale = max(1.0, float(trained.answers.abs().max()))
         same = torch.allclose(trained.answers, there, rtol=0, atol=AGREEMENT * scale)
     if not same:
-        out.unlink()
         raise SubjectError(
-            f"Expected {out.name} to answer as the model that was trained, got other answers: some of its state is not "
-            "in its state_dict. Keep that in buffers."
+            "Expected the file to answer as the model that was trained, got other answers: some of its state is not in "
+            "its state_dict. Keep that in persistent buffers."
         )
 
 

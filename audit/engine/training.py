@@ -11,15 +11,16 @@ from typing import Any, Literal, TypeVar
 from torch import nn
 
 from audit.engine.budget import Budget
-from audit.engine.prepare import Inputs, Prepared, prepare
+from audit.engine.prepare import Inputs, Prepared, open_all, prepare
 from audit.engine.record import environment
 from audit.engine.reporter import Reporter
 from audit.engine.settings import configured
 from audit.engine.trained_file import accuracy, check_answers, shared, write
 from audit.engine.training_context import CommandContext
-from audit.errors import UsageError
+from audit.errors import TrainingError, UsageError
 from audit.loading.models import ModelRequest
 from audit.loading.untrained import TRAINABLE
+from audit.loading.weights import digest_of
 from audit.schema import SubjectInfo, dump_json
 from audit.toolkit.writing import write_whole
 from audit.training.config import AdversarialConfig, DistillationConfig, TrainingConfig
@@ -70,6 +71,11 @@ class TrainRequest:
         """Where the record lies."""
         return self.out.with_suffix(".training.json")
 
+    @property
+    def unchecked(self) -> Path:
+        """Where the weights lie until they were read back; what `out` holds is left alone so long."""
+        return self.out.with_name(f".unchecked-{self.out.name}")
+
     def state_file(self, name: str) -> Path:
         """Where the unfinished training of this name lies."""
         return self.out.with_name(f"{self.out.name}.{name}.unfinished")
@@ -94,6 +100,8 @@ class _Work:
         self.config = configured(CONFIGS[request.kind], request.given, request.settings)
         self.train_spec, self.eval_spec = _specs(request.data)
         _check_files(request)
+        if self.eval_spec is not None:
+            open_all((self.eval_spec,))  # what cannot be read is said before hours go into training
         self.prepared = self._prepare(request.model, self.train_spec)
         self.split = self.prepared.data["train"]
         self.model = self._beginning()
@@ -107,8 +115,14 @@ class _Work:
         self._look_at_outputs()
         trainings = self._distilled() if isinstance(self.config, DistillationConfig) else self._plain()
         last = trainings[-1]
-        weights = write(last, self.prepared, self.request.out, f"{self.request.kind}, seed {self.request.seed}")
-        test = self._read_back(last)
+        how = f"{self.request.kind}, seed {self.request.seed}"
+        write(last, self.prepared, self.request.unchecked, how)
+        try:
+            test = self._read_back(last)
+            self.request.unchecked.replace(self.request.out)
+        finally:
+            self.request.unchecked.unlink(missing_ok=True)
+        weights = digest_of(self.request.out)
         record = TrainingRecord(
             weights=weights,
             subject=self.prepared.info,
@@ -166,6 +180,11 @@ class _Work:
         found: list[Trained] = []
         if self.request.teacher is None:
             found.append(self._train(teacher(self.model, self.split, self.config)))
+            if found[0].log.ending == "budget":
+                raise TrainingError(
+                    "Expected time for the teacher and the student, got a budget that ended within the teacher. Give "
+                    "the same command with a larger --budget: it goes on."
+                )
             taught_by = filled(self.model, found[0].weights)
         else:
             taught_by = self._given_teacher(self.request.teacher)
@@ -190,6 +209,8 @@ class _Work:
         return given.subject.model
 
     def _train(self, task: Task) -> Trained:
+        origin = f"{task.origin} {self.prepared.info.digest}"  # spec and code decide beside the tensors
+        task = dataclasses.replace(task, origin=origin)
         trained = train(task, self.ctx, state_file=self.request.state_file(task.name), watch=self.ctx.watch)
         if trained.log.ending == "budget":
             done, wanted = len(trained.log.epochs), task.config.epochs
@@ -201,17 +222,14 @@ class _Work:
         """Loads the file as any user would, compares answers, and tests on images kept apart where there are any."""
         request = self.request
         model = dataclasses.replace(
-            request.model, weights=request.out, weights_key=None, strip_prefix=None, allow_pickle=False
+            request.model, weights=request.unchecked, weights_key=None, strip_prefix=None, allow_pickle=False
         )
         data = (self.eval_spec or self.train_spec,)
         inputs = Inputs(model, data, seed=request.seed, device=request.device, threads=request.threads)
         again = prepare(inputs, note=lambda _: None)
-        check_answers(trained, again.subject, self.split, request.out)
+        check_answers(trained, again.subject, self.split)
         if self.eval_spec is None:
             return None
-        for check in again.info.checks:
-            if check.severity == "warning":
-                self.ctx.diagnose(check.code, check.text)
         split = again.data["eval"]
         both = shared(self.split, split)
         if both:
@@ -254,10 +272,11 @@ def _check_files(request: TrainRequest) -> None:
     if request.out.suffix != ".safetensors":
         raise UsageError(f"Expected --out FILE.safetensors, got {request.out.name}. Give it that ending.")
     own = request.model.weights
-    if request.out.exists() and (not request.force or not request.out.is_file()):
-        raise UsageError(
-            f"Expected --out to name a new file, got {request.out}, which exists. Choose another, or add --force."
-        )
+    for file in (request.out, request.record_file):
+        if file.exists() and (not request.force or not file.is_file()):
+            raise UsageError(
+                f"Expected --out to name new files, got {file}, which exists. Choose another, or add --force."
+            )
     if own is not None and own.exists() and request.out.exists() and own.samefile(request.out):
         raise UsageError("Expected --out to be another file than --from, got the same. Choose another.")
     if request.teacher is not None and request.kind != "distill":

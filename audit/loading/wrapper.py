@@ -60,7 +60,20 @@ class Normalised(nn.Module):
 
 
 def pick(returned: Any, field: Field) -> Tensor:
-    """The tensor of scores inside what a network returned."""
+    """The tensor of scores inside what a network returned.
+
+    A network with auxiliary heads, such as GoogLeNet, returns a tensor in evaluation mode and more in training.
+
+    Raises:
+        SubjectError: when it returns anything else in training than it did in evaluation mode.
+    """
+    if field == "itself" and not isinstance(returned, Tensor):
+        if isinstance(getattr(returned, "logits", None), Tensor):
+            return returned.logits  # type: ignore[no-any-return]
+        raise SubjectError(
+            f"Expected the network to return logits in training mode as it does in evaluation mode, got "
+            f"{_shapes(returned)}. Return the logits alone, or a named tuple with `logits`."
+        )
     scores: Tensor = (
         returned.logits if field == "attribute" else returned["logits"] if field == "key" else returned
     )  # fmt: skip

@@ -102,5 +102,7 @@ class DistillationConfig(TrainingConfig):
     temperature: float = Field(100.0, ge=1, le=1000)
     """By which logits are divided before the softmax, in the teacher and in the student; both are used without it
     (defensive distillation, Papernot et al. 2016, arXiv 1511.04508)."""
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Of the teacher that is trained; a student's targets are the teacher's answers as they are."""
     precision: Precision = "float32"
     """As in training otherwise; float32, since logits in the hundreds have no decimals left in bfloat16."""

@@ -22,7 +22,7 @@ from audit.training import state as states
 from audit.training.config import AdversarialConfig, TrainingConfig
 from audit.training.context import TrainingContext
 from audit.training.feed import Feed, augmented
-from audit.training.held_out import HeldOut
+from audit.training.held_out import WORST, HeldOut
 from audit.training.log import Ending, Epoch, Share, TrainingLog
 from audit.training.objectives import Objective
 from audit.training.optimizing import learning_rate, optimizer_of
@@ -137,6 +137,8 @@ class _Training:
         if not self._over():
             for _ in self.ctx.progress(self._all_steps(), self.task.name, left):
                 pass
+        if self.state.epochs[self.state.kept_epoch - 1].held_out_loss >= WORST:
+            raise self._astray("answers of NaN or infinity after every epoch")
         weights = {name: tensor.cpu() for name, tensor in self.state.best.items()}
         return Trained(weights, self.state.answers.cpu(), self._log())
 
@@ -168,13 +170,16 @@ class _Training:
             yield
         mean = float(total) / shown
         if not math.isfinite(mean):
-            raise TrainingError(
-                f"Expected a finite loss, got {mean} in epoch {epoch} of {self.task.name}. Lower the learning rate "
-                f"(now {config.highest_learning_rate:g}), or train in float32."
-            )
+            raise self._astray(f"a loss of {mean} in epoch {epoch}")
         self._note(Epoch(
             epoch=epoch, learning_rate=rate, train_loss=mean, train_accuracy=int(right) / shown, **self._look()
         ))  # fmt: skip
+
+    def _astray(self, got: str) -> TrainingError:
+        rate = self.task.config.highest_learning_rate
+        return TrainingError(
+            f"Expected {self.task.name} to keep a finite loss, got {got}. Lower the learning rate (now {rate:g})."
+        )
 
     def _step(self, pixels: Tensor, labels: Tensor, rate: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """One step of the optimizer; the loss before it, and which images were right."""

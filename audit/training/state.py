@@ -54,6 +54,8 @@ def save(state: State, path: Path, fingerprint: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with unfinished.open("wb") as stream:
             torch.save(content, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
         os.replace(unfinished, path)  # noqa: PTH105 - atomic by contract
     except (OSError, RuntimeError) as error:  # torch's writer raises the latter when the disk is full
         unfinished.unlink(missing_ok=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -84,9 +83,7 @@ def _weights(task: Task, ctx: RunContext, unfinished: str) -> Tally:
     if trained.log.ending == "budget":
         raise Inconclusive("budget", f"The budget ended within the training of the {task.name}. Raise --budget.")
     state.unlink(missing_ok=True)
-    values: dict[str, Any] = {
-        "sha256": trained.log.weights_sha256,
-        "held_out": trained.log.held_out.value,
-        "kept_epoch": trained.log.kept_epoch,
-    }
-    return Tally(values=values, arrays={name: tensor.numpy() for name, tensor in trained.weights.items()})
+    return Tally(
+        values={"sha256": trained.log.weights_sha256},
+        arrays={name: tensor.numpy() for name, tensor in trained.weights.items()},
+    )

@@ -62,7 +62,7 @@ def _share(name: str, meaning: str, better: str = "lower", where: dict[str, str]
     metrics=[
         _share(
             "hidden_share",
-            "Share of right samples that attacks fooled by the masking leave alone, and others break.",
+            "Share of right samples that others break and attacks fooled by the masking do not, less the reverse.",
             where=MODEL | {"masking": "saturation (of the softmax) or gradients (that say nothing)"},
         ),
         _share("zero_gradient_share", "Share of right samples whose gradient of the cross-entropy is exactly zero."),
@@ -83,8 +83,8 @@ def _share(name: str, meaning: str, better: str = "lower", where: dict[str, str]
     ],
     threat_model="Goal: any wrong class. Knowledge: weights and gradients, and that the gradient may be hidden. "
     "Capability: change pixels within a Linf ball (L2 for Carlini & Wagner) and the box. Budget: the stated steps.",
-    how_to_read="A hidden share well above zero means that tests by the usual attacks overstate robustness: the model "
-    "falls to an attack that takes another loss. That proves masking; a hidden share of zero proves no robustness.",
+    how_to_read="A hidden share whose interval lies well above zero means that tests by the usual attacks overstate "
+    "robustness: the model falls to an attack that takes another way. A hidden share of zero proves no robustness.",
     limits=[
         "A model whose logits were merely multiplied looks like a distilled one, and is as fragile.",
         "Other masking shows only where the gradient is useless, or where easier attacks break what searches leave.",

@@ -36,10 +36,10 @@ class DistillationProbeConfig(ProbeConfig):
     """Samples attacked together, and lost together when a run is killed."""
     eps: Annotated[str, BeforeValidator(str), _radius("linf")] = "auto"
     """Linf radius at which losses are compared; `auto` is one and a half times the median distance of the nearest
-    example, so that an attack that is not fooled breaks most images, whatever the model."""
+    example that FMN finds, or, where it finds too few, the smallest of a ladder at which Square breaks half."""
     eps_l2: Annotated[str, BeforeValidator(str), _radius("l2")] = "auto"
     """L2 radius within which Carlini & Wagner's attack counts, likewise."""
-    steps: int = Field(40, ge=1)
+    steps: int = Field(40, ge=5)
     """Of each search in the Linf ball."""
     cw_steps: int = Field(100, ge=1)
     """Of each of five rounds of Carlini & Wagner's attack."""

@@ -33,7 +33,8 @@ def conclude(outcomes: Mapping[str, Outcome], temperature: float) -> Iterator[tu
         return
     parts = [_compared(student, twin, (name,), name.upper()) for name in COMPARED]
     parts.append(_compared(student, twin, ADAPTIVE, "the strongest of the attacks that know of it"))
-    yield "experiment", f"Distillation at temperature {temperature:g}, student against twin: {'; '.join(parts)}."
+    head = f"Distillation at temperature {temperature:g}, student against twin on {min(student.n, twin.n)} images"
+    yield "experiment", f"{head}: {'; '.join(parts)}."
     yield from _resemblance(outcomes)
 
 

@@ -62,20 +62,19 @@ def measurements(
 def _of_right_samples(outcome: Outcome, model: str, assumptions: tuple[str, ...]) -> Iterator[Measurement]:
     """Shares of right samples, of which there is at least one."""
     n = outcome.n_correct
-    for kind, (more, _) in outcome.hidden().items():
+    for kind, (more, less) in outcome.hidden().items():
         yield Measurement(
             metric="distillation.hidden_share",
             where={"model": model, "masking": kind},
-            value=more / n,
+            value=max(more - less, 0) / n,
             n=n,
             claim=Claim.LOWER_BOUND,
-            interval=proportion(more, n),
-            assumptions=(*assumptions, "among right samples"),
+            interval=_difference(more, less, n),
+            assumptions=(*assumptions, "among right samples", "what either breaks alone is set off against the other"),
         )
-    flagged = outcome.flagged()
     shares = {
-        "zero_gradient_share": flagged["saturation"],
-        "useless_gradient_share": flagged["gradients"],
+        "zero_gradient_share": int(outcome.arrays["census_ce_zero"].sum()),
+        "useless_gradient_share": outcome.flagged()["gradients"],
         "saturated_share": int((outcome.arrays["one"].astype(bool) & outcome.correct).sum()),
     }
     for metric, count in shares.items():
@@ -88,6 +87,17 @@ def _of_right_samples(outcome: Outcome, model: str, assumptions: tuple[str, ...]
             interval=proportion(count, n),
             assumptions=("among right samples", "float32"),
         )
+
+
+def _difference(more: int, less: int, n: int, level: float = 0.95) -> Interval:
+    """Of the share that one search breaks alone less that of the other, 0 at least; covers with at least the level.
+
+    Each share has an exact interval that misses half as often.
+    """
+    wider = (1 + level) / 2
+    ours, theirs = proportion(more, n, wider), proportion(less, n, wider)
+    low, high = max(ours.low - theirs.high, 0.0), max(ours.high - theirs.low, 0.0)
+    return Interval(low=low, high=high, level=level, method="clopper-pearson-difference")
 
 
 def _median_interval(ordered: np.ndarray[tuple[int], np.dtype[np.float64]], level: float = 0.95) -> Interval:

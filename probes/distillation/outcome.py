@@ -24,7 +24,8 @@ LEVEL = 0.001
 FEW = 0.01
 """Share of gradients that may be zero in a model that hides nothing."""
 FEWEST_RIGHT = 20
-"""Right samples below which nothing is said: a share of a quarter would go unseen too often."""
+"""Right samples below which nothing is said. With as few, only masking of nearly all of them shows in behaviour: ten
+samples must differ between two searches for the test to fail."""
 SMALLEST_HIDDEN = 0.02
 """Share of right samples that must hide for it to count as behaviour, however significant."""
 
@@ -142,5 +143,5 @@ KINDS = {
 
 def _half(kind: str, shows: bool) -> str:
     if shows:
-        return f"{KINDS[kind]}: it shows in the gradients, yet no attack was seen to be fooled by it"
+        return f"{KINDS[kind]}: it shows in the gradients, yet attacks do not differ significantly for it"
     return f"{KINDS[kind]}: an attack is fooled, yet the gradients do not show why"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from audit.api import DataSplit, RunContext, Subject, Tally, Unit
 from audit.attacks.census import Census, take_census
-from audit.attacks.target import opened
+from audit.attacks.target import Target, opened
 from audit.toolkit.norms import parse_eps
 from audit.toolkit.verification import decide, verify
 from probes.distillation.config import CONTROLLED, SOUGHT, DistillationProbeConfig
@@ -21,7 +21,9 @@ from probes.distillation.searches import ATTACKS, NORM_OF, Images, Strength, nea
 ROOM = 1.5
 """A radius is this times the median distance of the nearest example."""
 FALLBACK = {"linf": 8 / 255, "l2": 0.5}
-"""Radii where not one example was found."""
+"""Radii where examples were found for less than half of the samples, of Linf where Square fails as well."""
+LADDER = tuple(levels / 255 for levels in (2, 4, 8, 16, 32, 64))
+"""Linf radii that Square is tried at: it asks for no gradient, so a hidden one does not stop it."""
 PLANTED_SPREAD, SHAM_SPREAD = 1e4, 1.0
 """Spread of logits of the copy that is saturated, and of the one that is not."""
 
@@ -31,7 +33,8 @@ def chosen_radii(
 ) -> Strength | None:
     """The strength of the attacks, with radii as given or chosen on the first samples; None where time ended."""
     n = min(SOUGHT, config.samples, len(split))
-    tallies = ctx.map(lambda unit, inner: _sought(subject, split, unit, inner), [Unit("radii", positions=range(n))])
+    unit = Unit("radii", params={"queries": config.queries}, positions=range(n))
+    tallies = ctx.map(lambda unit, inner: _sought(subject, split, unit, inner), [unit])
     if not tallies:
         return None
     found = {norm: float(tallies[0].values[norm]) for norm in FALLBACK}
@@ -47,10 +50,24 @@ def _sought(subject: Subject, split: DataSplit, unit: Unit, ctx: RunContext) -> 
     with opened(subject, seed=_seed(ctx)) as target:
         for norm in ("linf", "l2"):
             distances = nearest(target, images, norm)[right] if len(images.labels) else torch.empty(0)
-            finite = distances[distances.isfinite()]
-            radius = ROOM * float(finite.median()) if len(finite) else FALLBACK[norm]
+            found = int(distances.isfinite().sum())
+            if found and 2 * found >= len(distances):
+                radius = ROOM * float(distances.median())  # torch's is the lower one, so it is finite
+            else:
+                radius = _by_square(subject, target, _only(images, right), unit) if norm == "linf" else FALLBACK[norm]
             radii[norm] = float(f"{min(radius, 0.5) if norm == 'linf' else radius:.3g}")
     return Tally(values=radii)
+
+
+def _by_square(subject: Subject, target: Target, images: Images, unit: Unit) -> float:
+    """The smallest radius of the ladder at which Square breaks half of the images."""
+    for eps in LADDER if len(images.labels) else ():
+        strength = Strength(eps, FALLBACK["l2"], 1, 1, int(unit.params["queries"]))
+        candidates = proposed("square", target, images, strength)
+        verified = verify(subject, images.pixels, images.labels, candidates, "linf", eps)
+        if 2 * int(verified.success.sum()) >= len(images.labels):
+            return eps
+    return FALLBACK["linf"]
 
 
 def attack_units(config: DistillationProbeConfig, model: str, strength: Strength, n: int, depends: str) -> list[Unit]:

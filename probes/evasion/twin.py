@@ -8,10 +8,11 @@ Source: Carlini et al. 2019, sections 3.3 and 4.5, arXiv 1902.06705 (attack an u
 
 from __future__ import annotations
 
-from audit.api import Data, Inconclusive, RunContext, Subject
+from audit.api import Data, DataSplit, Inconclusive, RunContext, Subject
 from audit.errors import AuditError
+from audit.toolkit.verification import decide
 from audit.training.units import initial_model, undefended_twin
-from probes.evasion.config import EvasionConfig
+from probes.evasion.config import CONTROLLED, EvasionConfig
 
 
 def trained_twin(subject: Subject, data: Data, config: EvasionConfig, ctx: RunContext) -> Subject | None:
@@ -30,4 +31,17 @@ def trained_twin(subject: Subject, data: Data, config: EvasionConfig, ctx: RunCo
         return None
     if twin is None:
         ctx.diagnose("no_twin", "The budget ended before an undefended twin was trained.")
-    return twin
+        return None
+    return twin if _worth_attacking(twin, subject, data["eval"], ctx) else None
+
+
+def _worth_attacking(twin: Subject, subject: Subject, split: DataSplit, ctx: RunContext) -> bool:
+    """Whether the twin is right at least half as often as the subject: one that learnt little shows nothing."""
+    batch = split.batch(0, CONTROLLED)
+    theirs, ours = (int(decide(model, batch.pixels, batch.labels).correct.sum()) for model in (twin, subject))
+    said = f"The undefended twin is right on {theirs} of the first {len(batch.labels)} images, the model on {ours}"
+    if theirs == 0 or 2 * theirs < ours:
+        ctx.diagnose("no_twin", f"{said}: too few to compare with, so it is left out. Raise evasion.twin_epochs.")
+        return False
+    ctx.diagnose("twin", f"{said}.", "info")
+    return True

@@ -142,7 +142,7 @@ def test_state_outside_of_tensors_is_found_out(audit, tmp_path, network):
     ended = audit("train", "standard", "--model", model, "--allow-code", "--preprocess", "none", "--data", TRAIN,
                   *QUICK, "--out", tmp_path / "w.safetensors")  # fmt: skip
     assert ended.code == 2
-    assert "Expected w.safetensors to answer as the model that was trained, got other answers" in ended.err
+    assert "Expected the file to answer as the model that was trained, got other answers" in ended.err
 
 
 def test_more_outputs_than_classes_is_said(audit, tmp_path):
@@ -195,3 +195,80 @@ def test_a_graph_is_no_architecture(audit, tmp_path):
 def test_code_is_not_run_unasked(audit, tmp_path, network):
     ended = audit("train", "standard", "--model", network, "--data", TRAIN, "--out", tmp_path / "w.safetensors")
     assert ended.code == 4
+
+
+def test_good_weights_outlive_a_training_that_fails(audit, tmp_path, network):
+    out = tmp_path / "w.safetensors"
+    words = ("--allow-code", "--preprocess", "none", "--data", TRAIN, *QUICK, "--out", out)
+    assert audit("train", "standard", "--model", network, *words).code == 0
+    good, record = out.read_bytes(), out.with_suffix(".training.json").read_bytes()
+    assert audit("train", "standard", "--model", network.replace(":make", ":stateful"), *words, "--force").code == 2
+    assert out.read_bytes() == good
+    assert out.with_suffix(".training.json").read_bytes() == record
+    assert not list(tmp_path.glob(".unchecked*"))
+
+
+def test_a_record_is_not_overwritten_unasked(audit, tmp_path, network):
+    (tmp_path / "w.training.json").write_text("mine")
+    ended = audit("train", "standard", "--model", network, "--allow-code", "--preprocess", "none", "--data", TRAIN,
+                  *QUICK, "--out", tmp_path / "w.safetensors")  # fmt: skip
+    assert ended.code == 2
+    assert (tmp_path / "w.training.json").read_text() == "mine"
+
+
+def test_test_data_that_cannot_be_read_is_said_before_training(audit, tmp_path, network):
+    ended = audit("train", "standard", "--model", network, "--allow-code", "--preprocess", "none", "--data", TRAIN,
+                  "--data", "eval=npz:absent.npz", *QUICK, "--out", tmp_path / "w.safetensors")  # fmt: skip
+    assert ended.code == 2
+    assert "absent.npz" in ended.err
+    assert "epoch 1" not in ended.err
+
+
+def test_changed_code_with_the_same_tensors_is_another_training(audit, tmp_path, network, monkeypatch):
+    from audit.training import loop
+
+    original = loop._Training._note
+
+    def interrupted(self, epoch):
+        original(self, epoch)
+        raise KeyboardInterrupt
+
+    words = ("--model", network, "--allow-code", "--preprocess", "none", "--data", TRAIN, *QUICK)
+    out = tmp_path / "w.safetensors"
+    monkeypatch.setattr(loop._Training, "_note", interrupted)
+    assert audit("train", "standard", *words, "--out", out).code == 130
+    monkeypatch.setattr(loop._Training, "_note", original)
+    (tmp_path / "network.py").write_text(NETWORK.replace("nn.ReLU()", "nn.Tanh()"))
+    ended = audit("train", "standard", *words, "--out", out)
+    assert ended.code == 2
+    assert "got one of other settings" in ended.err
+
+
+def test_auxiliary_heads_are_trained_past(audit, tmp_path):
+    (tmp_path / "heads.py").write_text("""
+from collections import namedtuple
+from torch import nn
+
+Both = namedtuple("Both", ["logits", "aux"])
+
+
+class Heads(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+
+    def forward(self, x):
+        z = self.layer(x.flatten(1))
+        return Both(z, z) if self.training else z
+
+
+class Pair(Heads):
+    def forward(self, x):
+        z = self.layer(x.flatten(1))
+        return (z, z) if self.training else z
+""")
+    words = ("--allow-code", "--preprocess", "none", "--data", TRAIN, *QUICK, "--out", tmp_path / "w.safetensors")
+    assert audit("train", "standard", "--model", f"py:{tmp_path / 'heads.py'}:Heads", *words).code == 0
+    ended = audit("train", "standard", "--model", f"py:{tmp_path / 'heads.py'}:Pair", *words, "--force")
+    assert ended.code == 2
+    assert "Expected the network to return logits in training mode" in ended.err

@@ -85,8 +85,7 @@ def test_a_saturated_softmax_is_detected(examined, base, kind):
 
 @pytest.mark.parametrize("kind", ["flat-gradient", "wrong-gradient"])
 def test_a_useless_gradient_is_detected(examined, base, kind):
-    # At a radius of its own: where the gradient leads nowhere there is no nearest example to choose one by.
-    result = examined(masked.masked_versions(base, 5)[kind], eps=0.15)
+    result = examined(masked.masked_versions(base, 5)[kind])
     assert verdict(result).startswith("Masking DETECTED: gradients that say nothing")
     assert value(result, "useless_gradient_share") > 0.5
 
@@ -119,14 +118,14 @@ def test_the_reference_pair_shows_what_distillation_does(examined, base):
 
     result = examined(base, untrained=untrained, roles=("eval", "train"))
     said = {found.code: found.text for found in result.diagnostics}
-    assert "student against twin: under FGSM" in said["experiment"]
+    assert "student against twin on 96 images: under FGSM" in said["experiment"]
     assert said["experiment"].count("(significantly higher)") >= 2  # FGSM and PGD: the protection that is none
     assert "attacks that know of it" in said["experiment"]
     assert said["resemblance"].endswith("it is nearer to the twin's.")
     assert value(result, "median_gap", "student") > 10 * value(result, "median_gap", "twin")
     assert value(result, "zero_gradient_share", "student") > 0.5
     assert value(result, "zero_gradient_share", "twin") == 0
-    assert value(result, "robust_accuracy", attack="transfer") < 1
+    assert value(result, "robust_accuracy", attack="transfer") < value(result, "clean_accuracy") - 0.1
     again = examined(base, untrained=untrained, roles=("eval", "train"))  # from what is stored
     assert again == result
 
@@ -237,3 +236,19 @@ def test_the_interval_of_a_median_covers_it():
     intervals = [_median_interval(np.sort(rng.exponential(size=64))) for _ in range(2000)]
     covered = np.mean([found.low <= np.log(2) <= found.high for found in intervals])
     assert covered > 0.95 - 3 * np.sqrt(0.05 * 0.95 / 2000)
+
+
+def test_noise_of_two_searches_is_no_hidden_share(examined):
+    """A model trained for very long, without a defence: either search breaks some that the other does not."""
+    result = examined(masked.ordinary(0, epochs=200))
+    found = next(f for f in result.measurements if f.metric == "distillation.hidden_share")
+    assert found.claim.value == "lower_bound"
+    assert found.interval.low == 0
+    assert verdict(result).startswith("Masking NOT DETECTED")
+    assert {f.claim.value for f in result.measurements if f.metric == "distillation.robust_accuracy"} == {"upper_bound"}
+
+
+def test_a_gradient_that_is_zero_throughout_counts_as_zero(examined, base):
+    result = examined(masked.FlatGradient(base))
+    assert value(result, "zero_gradient_share") == 1
+    assert value(result, "useless_gradient_share") == 1

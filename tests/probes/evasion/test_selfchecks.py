@@ -275,7 +275,7 @@ def test_the_attacks_break_an_undefended_twin_and_nothing_transfers_that_they_mi
     found = with_twin(base, twin_epochs=15)
     assert found.verdict == "RELIABLE", found.ctx.diagnostics["evaluation"].text
     assert found.controls["twin-linf"].passed
-    assert "no_twin" not in found.codes
+    assert "of the first 64 images" in found.ctx.diagnostics["twin"].text
 
 
 def test_images_of_the_twin_break_what_masked_gradients_hide(with_twin, base):
@@ -296,3 +296,10 @@ def test_without_an_architecture_there_is_no_twin_and_that_is_said(with_twin, ba
     found = with_twin(base, untrained=None)
     assert "cannot be built anew" in found.ctx.diagnostics["no_twin"].text
     assert "twin-linf" not in found.controls
+
+
+def test_a_twin_that_learnt_nothing_shows_nothing(with_twin, base):
+    found = with_twin(base, twin_epochs=1, twin_samples=20)
+    assert "too few to compare with" in found.ctx.diagnostics["no_twin"].text
+    assert "twin-linf" not in found.controls
+    assert found.verdict == "RELIABLE"
