@@ -238,14 +238,25 @@ def test_the_interval_of_a_median_covers_it():
     assert covered > 0.95 - 3 * np.sqrt(0.05 * 0.95 / 2000)
 
 
-def test_noise_of_two_searches_is_no_hidden_share(examined):
-    """A model trained for very long, without a defence: either search breaks some that the other does not."""
-    result = examined(masked.ordinary(0, epochs=200))
-    found = next(f for f in result.measurements if f.metric == "distillation.hidden_share")
-    assert found.claim.value == "lower_bound"
-    assert found.interval.low == 0
-    assert verdict(result).startswith("Masking NOT DETECTED")
-    assert {f.claim.value for f in result.measurements if f.metric == "distillation.robust_accuracy"} == {"upper_bound"}
+def test_what_either_search_breaks_alone_is_set_off():
+    """7 against 5 of 94 is noise; 60 against 1 is not. Neither limit may be overstated."""
+    from probes.distillation.figures import _difference
+
+    assert _difference(7, 5, 94).low == 0
+    assert _difference(5, 7, 94).low == 0
+    found = _difference(60, 1, 94)
+    assert 0.4 < found.low < 59 / 94 < found.high < 0.8
+    rng = np.random.default_rng(0)
+    draws = rng.multinomial(94, [0.3, 0.1, 0.6], 1000)
+    intervals = [_difference(int(more), int(less), 94) for more, less, _ in draws]
+    covered = np.mean([interval.low <= 0.2 <= interval.high for interval in intervals])
+    assert covered > 0.95 - 3 * np.sqrt(0.05 * 0.95 / 1000)
+
+
+def test_every_number_points_the_way_it_is_known(examined, base):
+    claims = {"hidden_share": "lower_bound", "robust_accuracy": "upper_bound"}
+    for found in examined(base).measurements:
+        assert found.claim.value == claims.get(found.metric.split(".")[1], "estimate")
 
 
 def test_a_gradient_that_is_zero_throughout_counts_as_zero(examined, base):
