@@ -13,6 +13,7 @@ from audit.scan.keras import check_keras
 from audit.scan.kinds import Kind
 from audit.scan.onnx_models import check_onnx
 from audit.scan.parts import Part
+from audit.scan.pickle_guess import could_act
 from audit.scan.pickles import check_pickle
 from audit.scan.polyglots import check_polyglot
 from audit.scan.programs import check_bytecode, check_native, check_source
@@ -57,6 +58,14 @@ def _not_examined(part: Part, exam: Examination) -> None:
     exam.unexamined(part.where, "kind-not-examined", f"is {kind.value}, which is not examined")
 
 
+def _check_pickle(part: Part, exam: Examination) -> None:
+    """Numbers of a model beside them begin as a pickle now and then."""
+    if part.referred and not could_act(part):
+        exam.saw("file of raw numbers")
+    else:
+        check_pickle(part, exam)
+
+
 def _nothing_to_run(part: Part, exam: Examination) -> None:
     exam.saw("file without code")
 
@@ -68,7 +77,7 @@ CHECKS: dict[Kind, Check] = {
     Kind.TORCH_TAR: check_torch_tar,
     Kind.TORCHSCRIPT: check_torchscript,
     Kind.EXPORTED_PROGRAM: check_exported,
-    Kind.PICKLE: check_pickle,
+    Kind.PICKLE: _check_pickle,
     Kind.ONNX: check_onnx,
     Kind.NPY: check_array,
     Kind.NPZ: check_zip,

@@ -20,6 +20,7 @@ from audit.scan.globals_dangerous import danger_of
 from audit.scan.json_documents import read_document, walk
 from audit.scan.kinds import Kind, kind_of_head
 from audit.scan.parts import Part
+from audit.scan.pickle_guess import could_act
 from audit.scan.report import printable, quoted
 from audit.scan.torch_files import check_tensor_bytes
 from audit.scan.zip_structure import is_outside
@@ -57,11 +58,12 @@ def _choose(name: str) -> MemberCheck | None:
 
 def _check_payload(part: Part, exam: Examination) -> None:
     """A raw tensor, or one that torch unpickles without limits: in that case every unusual global is a danger."""
-    if kind_of_head(part.head()) not in (Kind.ZIP, Kind.PICKLE, Kind.TORCH_LEGACY):
+    kind = kind_of_head(part.head())
+    if kind in (Kind.ZIP, Kind.TORCH_LEGACY) or (kind is Kind.PICKLE and could_act(part)):
+        with exam.strictly():
+            exam.member(part)
+    else:
         check_tensor_bytes(part, exam)
-        return
-    with exam.strictly():
-        exam.member(part)
 
 
 def _check_opaque(part: Part, exam: Examination) -> None:

@@ -83,6 +83,20 @@ def test_data_beside_the_model(tmp_path):
     assert alone["w.bin"].outcome == "not examined"
 
 
+def test_data_that_begin_as_a_pickle_by_chance(tmp_path):
+    """Numbers, as the model says; elsewhere it would be a pickle that nobody can follow, and one that calls is one."""
+    (tmp_path / "a.onnx").write_bytes(external("w.bin", offset=0, length=48))
+    reports = {}
+    for name, content in {
+        "numbers": b"\x80\x02\xfe" + bytes(45),
+        "calls": call("os.system", "true") + bytes(48),
+    }.items():
+        (tmp_path / "w.bin").write_bytes(content)
+        reports[name] = {report.path.name: report for report in scan_paths([tmp_path])}["w.bin"]
+    assert reports["numbers"].outcome == "no known indicator"
+    assert "pickle-dangerous-global" in codes(reports["calls"], "danger")
+
+
 def test_data_that_are_missing_or_short(tmp_path):
     missing = scanned(tmp_path, external("w.bin"), "m.onnx")
     assert (codes(missing), missing.outcome) == ({"onnx-external-missing"}, "not examined")

@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import random
 import zipfile
 
 import pytest
@@ -197,6 +198,26 @@ def test_pickled_weights_are_unpickled_without_limits(tmp_path, program, name, c
     torch.save(Net().conv, stream)
     report = scanned(tmp_path, with_member(program, name, stream.getvalue()), "m.pt2")
     assert code in codes(report, "danger")
+
+
+def numbers_like_a_pickle(seed, of=4096):
+    """Random numbers, of which the first two bytes are by chance those of a pickle of protocol 2."""
+    return b"\x80\x02" + random.Random(seed).randbytes(of)
+
+
+def test_numbers_that_begin_as_a_pickle_are_numbers(tmp_path, program):
+    """Two bytes in ten thousand do: a network of hundreds of tensors would be refused now and then."""
+    for seed in range(300):
+        report = scanned(tmp_path, with_member(program, "data/weights/weight_0", numbers_like_a_pickle(seed)), "m.pt2")
+        assert (codes(report), report.examined) == ({"exported-program"}, True), seed
+
+
+@pytest.mark.parametrize("content", [
+    b"\x80\x02cmy.module\nname\n" + b"\xfe", SYSTEM, b"\x80\x02c__main__\nNet\n.", b"\x80\x02K\x01)R.",
+], ids=["names, then breaks off", "calls", "names", "calls a number"])  # fmt: skip
+def test_numbers_that_would_act_as_a_pickle_are_a_danger(tmp_path, program, content):
+    report = scanned(tmp_path, with_member(program, "data/weights/weight_0", content), "m.pt2")
+    assert report.worst == "danger"
 
 
 def test_sample_inputs(tmp_path, program):
