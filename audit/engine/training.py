@@ -22,7 +22,7 @@ from audit.loading.models import ModelRequest
 from audit.loading.untrained import TRAINABLE
 from audit.loading.weights import digest_of
 from audit.schema import SubjectInfo, dump_json
-from audit.toolkit.writing import write_whole
+from audit.toolkit.writing import write_whole, writing_alone
 from audit.training.config import AdversarialConfig, DistillationConfig, TrainingConfig
 from audit.training.loop import Task, Trained, train
 from audit.training.recipes import adversarial, filled, standard, student, teacher
@@ -110,6 +110,10 @@ class _Work:
 
     def run(self) -> TrainingRecord:
         """See `carry_out`."""
+        with writing_alone(self.request.out):
+            return self._run()
+
+    def _run(self) -> TrainingRecord:
         if self.request.fresh:
             self._forget()
         self._look_at_outputs()
@@ -138,7 +142,8 @@ class _Work:
             notices=tuple(self.ctx.notices.values()),
         )
         write_whole(self.request.record_file, dump_json(record.model_dump(mode="json")).encode())
-        self._forget()
+        if last.log.ending != "budget":
+            self._forget()
         return record
 
     def _prepare(self, model: ModelRequest, data: str) -> Prepared:
@@ -214,7 +219,8 @@ class _Work:
         trained = train(task, self.ctx, state_file=self.request.state_file(task.name), watch=self.ctx.watch)
         if trained.log.ending == "budget":
             done, wanted = len(trained.log.epochs), task.config.epochs
-            text = f"the budget ended after {done} of {wanted} epochs of the {task.name}"
+            text = f"the budget ended after {done} of {wanted} epochs of the {task.name}; with --force and a larger one "
+            text += "the same command goes on"
             self.ctx.diagnose(f"budget_{task.name}", text)
         return trained
 

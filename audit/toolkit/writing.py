@@ -3,9 +3,13 @@
 import errno
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from audit.errors import StoreError
+import filelock
+
+from audit.errors import StoreError, UsageError
 
 TEMPORARY = ".tmp-"
 """How the names of unfinished files begin."""
@@ -22,6 +26,33 @@ def write_whole(target: Path, content: bytes) -> None:
         _write_and_rename(target, content)
     except OSError as error:
         raise explained(error, target) from error
+
+
+@contextmanager
+def writing_alone(target: Path) -> Iterator[None]:
+    """Shows that the target's folder can be written, and keeps it from being written by two processes for hours.
+
+    Raises:
+        StoreError: when the folder cannot be written.
+        UsageError: when another process is at it.
+    """
+    lock = filelock.FileLock(target.with_name(f".{target.name}.lock"), timeout=0)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise UsageError(
+            f"Expected to write {target} alone, but another process is at it. Wait for it, or name another file."
+        ) from error
+    except NotImplementedError:  # a file system without locks
+        pass
+    except OSError as error:
+        raise explained(error, target) from error
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
 
 def explained(error: OSError, path: Path) -> StoreError:

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from audit.toolkit.writing import writing_alone
 from audit.training.record import TrainingRecord
 from tests.audit.cli.command import DIGITS, FIXTURE, MODEL, PREPROCESS
 
@@ -126,6 +127,41 @@ def test_interrupted_it_says_how_to_go_on_and_ends_alike(audit, tmp_path, networ
     assert len(seen) == 6  # none of the teacher's epochs again, and two of the student's
     assert out.read_bytes() == whole.read_bytes()
     assert not list(tmp_path.glob("*.unfinished"))
+
+
+def test_a_budget_that_ends_is_said_and_the_training_goes_on_later(audit, tmp_path, network):
+    words = ["--model", network, "--allow-code", "--preprocess", "none", "--data", TRAIN, "--epochs", "3"]
+    whole, out = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
+    assert audit("train", "standard", *words, "--out", whole).code == 0
+    ended = audit("train", "standard", *words, "--out", out, "--budget", "0.01s")
+    assert ended.code == 0, ended.err
+    assert "ended after 1 of 3 epochs" in ended.err
+    assert "--force" in ended.err
+    assert record_of(out).trainings[0].ending == "budget"
+    ended = audit("train", "standard", *words, "--out", out, "--force")
+    assert "epoch 2 of 3" in ended.err
+    assert "epoch 1 of 3" not in ended.err
+    assert out.read_bytes() == whole.read_bytes()
+    assert not list(tmp_path.glob("*.unfinished"))
+
+
+def test_one_file_is_written_by_one_training_at_a_time(audit, tmp_path, network):
+    words = ["--model", network, "--allow-code", "--preprocess", "none", "--data", TRAIN, *QUICK]
+    out = tmp_path / "weights.safetensors"
+    with writing_alone(out):
+        ended = audit("train", "standard", *words, "--out", out)
+    assert ended.code == 2
+    assert "another process is at it" in ended.err
+    assert audit("train", "standard", *words, "--out", out).code == 0
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_training(audit, tmp_path, network, monkeypatch):
+    monkeypatch.setattr("audit.engine.training.train", lambda *_, **__: pytest.fail("trained"))
+    (tmp_path / "file").write_text("no folder")
+    words = ["--model", network, "--allow-code", "--preprocess", "none", "--data", TRAIN, *QUICK]
+    ended = audit("train", "standard", *words, "--out", tmp_path / "file" / "weights.safetensors")
+    assert ended.code not in (0, 1)
+    assert "Expected to be able to write" in ended.err
 
 
 def test_images_that_are_tested_on_and_trained_on_are_counted(audit, tmp_path, network):
