@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from audit.api import (
     Data,
     DataSplit,
@@ -25,7 +27,15 @@ from probes.distillation import units
 from probes.distillation.config import DistillationProbeConfig, cost
 from probes.distillation.experiment import conclude
 from probes.distillation.figures import bars, gaps, measurements, table
-from probes.distillation.outcome import Outcome, judged, significantly_many, useless_gradients, zero_gradients
+from probes.distillation.outcome import (
+    LEVEL,
+    Outcome,
+    fooled,
+    judged,
+    significantly_many,
+    useless_gradients,
+    zero_gradients,
+)
 from probes.distillation.reference import Reference, reference_pair
 from probes.distillation.searches import Strength
 
@@ -105,11 +115,11 @@ def distillation(subject: Subject, data: Data, config: DistillationProbeConfig, 
     split = data["eval"]
     n = min(config.samples, len(split))
     strength = units.chosen_radii(subject, split, config, ctx)
-    planted = units.controls(subject, split, n, ctx)
+    planted = units.controls(subject, split, n, strength, ctx) if strength else {}
     if strength is None or len(planted) < len(units.COPIES):
         raise Inconclusive("budget", "The budget ended before the first attack; raise it.")
-    controls = list(_controls(planted))
-    yield from controls
+    controls, behaviour = list(_controls(planted)), _behaviour_control(planted["saturated"])
+    yield from (*controls, behaviour)
     pair = _reference(subject, data, config, ctx)
     models = {"subject": subject} | ({"student": pair.student, "twin": pair.twin} if pair else {})
     outcomes: dict[str, Outcome] = {}
@@ -121,7 +131,11 @@ def distillation(subject: Subject, data: Data, config: DistillationProbeConfig, 
         outcomes[name] = outcome
     if "subject" not in outcomes:
         raise Inconclusive("budget", f"The budget ended before {min(config.chunk, n)} samples were attacked; raise it.")
-    verdict, why = judged(outcomes["subject"], controls_passed=all(control.passed for control in controls))
+    verdict, why = judged(
+        outcomes["subject"],
+        controls_passed=all(control.passed for control in controls),
+        behaviour_shown=behaviour.passed,
+    )
     ctx.diagnose("masking", f"Masking {verdict}: {why}.", "info" if verdict == "NOT DETECTED" else "warning")
     if {"student", "twin"} <= set(outcomes):
         for code, text in conclude(outcomes, config.temperature):
@@ -145,6 +159,19 @@ def _controls(planted: dict[str, Tally]) -> Iterator[PositiveControl]:
             expected=f"{expected} (exact binomial test against 1 %, level 0.001)",
             observed=f"on {found} of {n} right samples",
         )
+
+
+def _behaviour_control(saturated: Tally) -> PositiveControl:
+    """That a saturated softmax shows in what searches break, on this very subject at this radius."""
+    copy = Outcome({**saturated.arrays, "correct": np.ones(len(saturated.arrays["census_gap"]), dtype=bool)})
+    more, less = copy.hidden()["saturation"]
+    return PositiveControl(
+        name="planted-fooled",
+        passed=fooled(more, less, copy.n),
+        expected="on the copy with logits of spread 10,000, PGD on scaled logits breaking significantly more than PGD "
+        f"on the logits as they are (McNemar, exact, level {LEVEL})",
+        observed=f"{more} of {copy.n} right samples more, {less} less",
+    )
 
 
 def _zero(arrays: Mapping[str, Any]) -> int:

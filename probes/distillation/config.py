@@ -63,6 +63,7 @@ def cost(config: DistillationProbeConfig, sizes: Mapping[Role, int]) -> Estimate
     models = EXAMINED if trained else 1
     searches = 2 + 4 * (config.steps + 1) + CW_ROUNDS * config.cw_steps
     gradients = models * used * searches + 2 * min(used, SOUGHT) * SOUGHT_STEPS + 3 * trained * config.epochs
+    gradients += 2 * min(used, CONTROLLED) * (config.steps + 4)
     return Estimate(
         forwards=gradients + models * used * (config.queries + 20) + trained * config.epochs, backwards=gradients
     )

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy.special import bdtrc
 
 from audit.attacks.census import SAME, predicted
-from probes.distillation.searches import ATTACKS, EASY, ITERATIVE
+from probes.distillation.searches import ATTACKS, EASY, ITERATIVE, SATURATION
 
 Verdict = Literal["DETECTED", "SUSPICIOUS", "NOT DETECTED", "CANNOT TELL"]
 Mask = npt.NDArray[np.bool_]
@@ -70,7 +70,8 @@ class Outcome:
         `saturation`: a search by the cross-entropy of scaled logits against the same one by that of the logits.
         `gradients`: single steps and attacks without the gradient against the searches along it.
         """
-        saturation = self.broken("pgd-scaled"), self.broken("pgd")
+        plain, scaled = SATURATION
+        saturation = self.broken(scaled), self.broken(plain)
         gradients = self.broken(*EASY), self.broken(*ITERATIVE)
         return {
             kind: (int((strong & ~weak).sum()), int((weak & ~strong).sum()))
@@ -115,8 +116,15 @@ def gone_around(more: int, n: int) -> bool:
     return more > 0 and float(bdtrc(more - 1, n, SMALLEST_HIDDEN)) < LEVEL
 
 
-def judged(outcome: Outcome, *, controls_passed: bool) -> tuple[Verdict, str]:
-    """The verdict, and the kinds of masking that it rests on in words."""
+def judged(outcome: Outcome, *, controls_passed: bool, behaviour_shown: bool = True) -> tuple[Verdict, str]:
+    """The verdict, and the kinds of masking that it rests on in words.
+
+    Args:
+        outcome: of the subject.
+        controls_passed: whether the gradients of planted copies looked as they should.
+        behaviour_shown: whether searches differed on a copy where they should: without it, that they agree on the
+            subject says nothing, and that they differ says as much as ever.
+    """
     n = outcome.n_correct
     if not controls_passed or n < FEWEST_RIGHT:
         few = f"only {n} samples are right" if n < FEWEST_RIGHT else "the controls failed"
@@ -132,6 +140,8 @@ def judged(outcome: Outcome, *, controls_passed: bool) -> tuple[Verdict, str]:
         return "SUSPICIOUS", " and ".join(_half(kind, flagged[kind]) for kind in some)
     if bool((outcome.arrays["census_changed"] > SAME).any()):
         return "SUSPICIOUS", "answers that change from call to call"
+    if not behaviour_shown:
+        return "CANNOT TELL", "at this radius, searches did not differ on a copy whose softmax is saturated either"
     return "NOT DETECTED", "no sign of a saturated softmax or of useless gradients"
 
 

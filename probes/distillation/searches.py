@@ -24,6 +24,8 @@ PLAIN = ("fgsm", "pgd")
 """By the cross-entropy of the logits as they are."""
 ADAPTIVE = ("fgsm-scaled", "pgd-scaled", "pgd-margin")
 """By the cross-entropy of logits over their spread, which is that at another temperature, and by the margin."""
+SATURATION = ("pgd", "pgd-scaled")
+"""The same search by a loss that a saturated softmax makes flat, and by one that it does not."""
 ITERATIVE = ("pgd", "pgd-scaled", "pgd-margin")
 EASY = ("fgsm", "fgsm-scaled", "square", "transfer")
 """By a single step, or without the model's gradient: they cannot break more than a search along a gradient of use."""

@@ -16,7 +16,7 @@ from audit.attacks.target import Target, opened
 from audit.toolkit.norms import parse_eps
 from audit.toolkit.verification import decide, verify
 from probes.distillation.config import CONTROLLED, SOUGHT, DistillationProbeConfig
-from probes.distillation.searches import ATTACKS, NORM_OF, Images, Strength, nearest, proposed
+from probes.distillation.searches import ATTACKS, NORM_OF, SATURATION, Images, Strength, nearest, proposed
 
 ROOM = 1.5
 """A radius is this times the median distance of the nearest example."""
@@ -105,9 +105,7 @@ def attacked(subject: Subject, source: Subject | None, split: DataSplit, unit: U
             candidates["transfer"] = proposed("pgd-margin", target, some, strength)
     for name, images_of in candidates.items():
         broken = torch.zeros_like(right)
-        if len(some.labels):
-            norm = NORM_OF.get(name, "linf")
-            broken[right] = verify(subject, some.pixels, some.labels, images_of, norm, strength.radius(name)).success
+        broken[right] = _broken(subject, some, images_of, name, strength)
         arrays[f"broken_{name}"] = broken.numpy()
     return Tally(arrays=arrays | _census_arrays(census))
 
@@ -117,17 +115,28 @@ def joined(tallies: Sequence[Tally]) -> dict[str, np.ndarray[Any, Any]]:
     return {name: np.concatenate([tally.arrays[name] for tally in tallies]) for name in tallies[0].arrays}
 
 
-def controls(subject: Subject, split: DataSplit, n: int, ctx: RunContext) -> dict[str, Tally]:
-    """The census of copies with the subject's decisions: one saturated, one not, one without a gradient."""
-    units = [Unit(f"control/{name}", positions=range(min(CONTROLLED, n))) for name in COPIES]
+def controls(subject: Subject, split: DataSplit, n: int, strength: Strength, ctx: RunContext) -> dict[str, Tally]:
+    """Copies with the subject's decisions: one saturated, one not, one without a gradient.
+
+    Returns:
+        By copy, the census of right samples; of the saturated one also what the searches break that a saturated
+        softmax fools and that it does not, `broken_pgd` and `broken_pgd-scaled`, of one row a right sample.
+    """
+    params = asdict(strength)
+    units = [Unit(f"control/{name}", params=params, positions=range(min(CONTROLLED, n))) for name in COPIES]
 
     def look(unit: Unit, inner: RunContext) -> Tally:
         name = unit.name.removeprefix("control/")
         copy = replace(subject, model=Copy(subject.model, name), name=name, digest=f"{subject.digest}/{name}")
         images, right = _images(subject, split, unit.positions, inner)
         some = _only(images, right)
+        broken: dict[str, Any] = {}
         with opened(copy, seed=_seed(inner)) as target:
-            return Tally(arrays=_census_arrays(take_census(target, some.pixels, some.labels)))
+            census = take_census(target, some.pixels, some.labels)
+            for attack in SATURATION if name == "saturated" else ():
+                candidates = proposed(attack, target, some, strength)
+                broken[f"broken_{attack}"] = _broken(copy, some, candidates, attack, strength).numpy()
+        return Tally(arrays=_census_arrays(census) | broken)
 
     return dict(zip(COPIES, ctx.map(look, units), strict=False))
 
@@ -160,6 +169,14 @@ def _images(subject: Subject, split: DataSplit, positions: Sequence[int], ctx: R
 
 def _only(images: Images, rows: Tensor) -> Images:
     return Images(images.pixels[rows], images.labels[rows], images.seeds[rows])
+
+
+def _broken(subject: Subject, images: Images, candidates: Tensor, attack: str, strength: Strength) -> Tensor:
+    """Which candidates (n,) hold in the attack's ball."""
+    if not len(images.labels):
+        return torch.empty(0, dtype=torch.bool)
+    norm = NORM_OF.get(attack, "linf")
+    return verify(subject, images.pixels, images.labels, candidates, norm, strength.radius(attack)).success
 
 
 def _logits(subject: Subject, pixels: Tensor) -> Tensor:

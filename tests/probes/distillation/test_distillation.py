@@ -166,6 +166,13 @@ def test_radii_as_given_are_used_and_impossible_ones_refused(examined, base):
             DistillationProbeConfig(**wrong)
 
 
+def test_at_a_radius_where_nothing_breaks_nothing_is_said(examined, base):
+    """Two searches that both find nothing agree, and that says nothing."""
+    result = examined(base, eps="0.0001", eps_l2="0.5")
+    assert verdict(result).startswith("Masking CANNOT TELL: at this radius")
+    assert [control.name for control in result.controls if not control.passed] == ["planted-fooled"]
+
+
 def test_tests_need_more_than_chance_and_more_than_little():
     assert fooled(20, 0, 100)
     assert not fooled(9, 0, 100)  # 2 ** -9 is more than a thousandth
@@ -200,6 +207,8 @@ def test_verdicts_follow_from_both_signs():
     assert judged(outcome(0, 1), controls_passed=True)[0] == "NOT DETECTED"
     assert judged(outcome(60, 50), controls_passed=False)[0] == "CANNOT TELL"
     assert judged(outcome(10, 10, n=10), controls_passed=True)[0] == "CANNOT TELL"
+    assert judged(outcome(0, 1), controls_passed=True, behaviour_shown=False)[0] == "CANNOT TELL"
+    assert judged(outcome(60, 50), controls_passed=True, behaviour_shown=False)[0] == "DETECTED"
 
 
 def test_the_estimate_grows_with_what_is_asked():
