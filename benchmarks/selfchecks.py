@@ -1,17 +1,18 @@
 """Do the evasion self-checks tell honest evaluations from blind ones? Twenty seeds of known truth.
 
-    python benchmarks/selfchecks.py [--first SEED] [--seeds N] [--samples N] [--threads N]
+    python benchmarks/selfchecks.py [--first SEED] [--seeds N] [--samples N] [--threads N] [--add]
 
 For every seed, subjects of `fixtures/masked.py` (trained or wrapped for that seed) are audited by the evasion probe
 with its default strength at Linf 0.05, 0.1 and 0.2. The honest ones (ordinary, adversarially trained, both with 8-bit
 arithmetic, a softmax after long training) should come out RELIABLE; each masked one should be called
 SUSPECT or BROKEN-EVALUATION, be refused, or be attacked down to the truth, where the truth is the robust accuracy of
 the network behind it. The table counts the outcomes, the checks that failed, and how far robust accuracy stayed above
-the truth. The exit code is 1 where a masked model came out RELIABLE above the truth, or more than one in fifty honest
+the truth; with `--add` the seeds are added to those stored, whose commit stays beside them. The exit code is 1 where a masked model came out RELIABLE above the truth, or more than one in fifty honest
 ones did not.
 """
 
 import argparse
+import json
 import sys
 import time
 import zlib
@@ -22,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measuring import save
+from measuring import RESULTS, machine, save
 from torch import nn
 
 from audit.api import DataSplit, Inconclusive, Measurement, PositiveControl, Subject
@@ -36,6 +37,8 @@ import masked
 RADII = "0.05,0.1,0.2"
 HONEST = ("ordinary", "adversarial", "int8", "adversarial-int8", "softmax-long")
 FALSE_ALARMS = 0.02
+ALARMS, WRONG = "honest ones not RELIABLE", "masked ones RELIABLE above the truth"
+ABOVE_TRUTH = "most above the truth"
 ABOVE = 0.02
 """Robust accuracy this much above the truth is not "attacked down to it": 2 of 96 samples."""
 
@@ -120,8 +123,10 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--samples", type=int, default=96)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--add", action="store_true", help="to the seeds stored")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
+    stored = json.loads((RESULTS / "selfchecks.json").read_text())["figures"] if given.add else None
     split = held_out_digits()
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
     start, failed = time.perf_counter(), 0
@@ -129,13 +134,17 @@ def main() -> int:
         for name, model in subjects(seed).items():
             found[name].append(audit(as_subject(model, name), split, seed, given.samples))
             print(f"{seed:>3} {name:<24} {found[name][-1]}", flush=True)
-        failed = report(found, range(given.first, seed + 1), time.perf_counter() - start)
+        new = figures_of(found, range(given.first, seed + 1), given.samples, time.perf_counter() - start)
+        figures = added(stored, new) if stored else new
+        save("selfchecks", figures)
+        failed = judged(figures)
     return failed
 
 
-def report(found: dict[str, list[dict[str, Any]]], seeds: range, seconds: float) -> int:
-    """Prints and stores the table of the seeds so far; 1 where it is not as it should be."""
-    figures: dict[str, Any] = {"seeds": len(seeds), "first seed": seeds[0], "seconds": round(seconds)}
+def figures_of(found: dict[str, list[dict[str, Any]]], seeds: range, samples: int, seconds: float) -> dict[str, Any]:
+    """The table of some seeds: by subject, and how many were judged wrongly."""
+    part = {"first seed": seeds[0], "seeds": len(seeds), "samples": samples, "commit": machine()["commit"]}
+    figures: dict[str, Any] = {"seeds": len(seeds), "parts": [part], "seconds": round(seconds)}
     wrong: list[str] = []
     for name, runs in found.items():
         figures[name] = {
@@ -145,16 +154,36 @@ def report(found: dict[str, list[dict[str, Any]]], seeds: range, seconds: float)
         truth = {**dict.fromkeys(masked.SAME_DECISIONS, "ordinary"), "adversarial-gate": "adversarial"}.get(name)
         above = [_above(run, base) for run, base in zip(runs, found[truth or name], strict=True)]
         if truth:
-            figures[name]["most above the truth"] = round(max(above), 4)
+            figures[name][ABOVE_TRUTH] = round(max(above), 4)
         believed = [run["verdict"] == "RELIABLE" and (truth is None or above[place] > ABOVE)
                     for place, run in enumerate(runs)]  # fmt: skip
         wrong += [f"{name} {seed}" for seed, bad in zip(seeds, believed, strict=True) if bad and name not in HONEST]
-    honest = [run["verdict"] for name in HONEST for run in found[name]]
-    alarms = sum(verdict != "RELIABLE" for verdict in honest)
-    figures["honest ones not RELIABLE"] = f"{alarms} of {len(honest)}"
-    figures["masked ones RELIABLE above the truth"] = ", ".join(wrong) or "none"
-    save("selfchecks", figures)
-    return int(bool(wrong) or alarms > FALSE_ALARMS * len(honest))
+    return figures | _summary(figures, wrong)
+
+
+def added(stored: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Both tables as one."""
+    figures: dict[str, Any] = {name: stored[name] + new[name] for name in ("seeds", "parts", "seconds")}
+    for name in (name for name in new if isinstance(new[name], dict)):
+        figures[name] = {
+            what: dict(Counter(stored[name][what]) + Counter(new[name][what])) for what in ("outcomes", "failed checks")
+        }
+        if ABOVE_TRUTH in new[name]:
+            figures[name][ABOVE_TRUTH] = max(stored[name][ABOVE_TRUTH], new[name][ABOVE_TRUTH])
+    wrong = [text for table in (stored, new) for text in table[WRONG].split(", ") if text != "none"]
+    return figures | _summary(figures, wrong)
+
+
+def _summary(figures: dict[str, Any], wrong: list[str]) -> dict[str, Any]:
+    outcomes = sum((Counter(figures[name]["outcomes"]) for name in HONEST), Counter())
+    alarms = outcomes.total() - outcomes["RELIABLE"]
+    return {ALARMS: f"{alarms} of {outcomes.total()}", WRONG: ", ".join(wrong) or "none"}
+
+
+def judged(figures: dict[str, Any]) -> int:
+    """1 where a masked model was believed, or too many honest ones were not."""
+    alarms, n = map(int, figures[ALARMS].split(" of "))
+    return int(figures[WRONG] != "none" or alarms > FALSE_ALARMS * n)
 
 
 def _above(run: dict[str, Any], base: dict[str, Any]) -> float:
