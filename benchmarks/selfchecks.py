@@ -7,8 +7,8 @@ with its default strength at Linf 0.05, 0.1 and 0.2. The honest ones (ordinary, 
 arithmetic, a softmax after long training) should come out RELIABLE; each masked one should be called
 SUSPECT or BROKEN-EVALUATION, be refused, or be attacked down to the truth, where the truth is the robust accuracy of
 the network behind it. The table counts the outcomes, the checks that failed, and how far robust accuracy stayed above
-the truth; with `--add` the seeds are added to those stored, whose commit stays beside them. The exit code is 1 where a masked model came out RELIABLE above the truth, or more than one in fifty honest
-ones did not.
+the truth; with `--add` the seeds are added to those stored, whose commit stays beside them. The exit code is 1 where a
+masked model came out RELIABLE above the truth, or more than one in fifty honest ones did not.
 """
 
 import argparse
