@@ -118,7 +118,7 @@ def headlines(result: ProbeResult, registry: Registry, judged: Iterable[str]) ->
     wanted = frozenset(judged)
     first_of_metric: dict[str, Measurement] = {}
     for measurement in result.measurements:
-        if measurement.claim is not Claim.ESTIMATE:
+        if measurement.claim is not Claim.ESTIMATE and "eps" in measurement.where:
             first_of_metric[measurement.metric] = measurement  # of a bound over growing radii, the last says most
         first_of_metric.setdefault(measurement.metric, measurement)
     settings = Counter(measurement.metric for measurement in result.measurements)

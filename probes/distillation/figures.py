@@ -60,9 +60,9 @@ def measurements(
 
 
 def _of_right_samples(outcome: Outcome, model: str, assumptions: tuple[str, ...]) -> Iterator[Measurement]:
-    """Shares of right samples, of which there is at least one."""
+    """Shares of right samples, of which there is at least one; the kind of masking that hides most stands first."""
     n = outcome.n_correct
-    for kind, (more, less) in outcome.hidden().items():
+    for kind, (more, less) in sorted(outcome.hidden().items(), key=lambda hidden: hidden[1][1] - hidden[1][0]):
         yield Measurement(
             metric="distillation.hidden_share",
             where={"model": model, "masking": kind},

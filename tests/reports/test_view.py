@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from audit.schema import Outcome, Report
+from audit.schema import Claim, Outcome, ProbeResult, Report, Status
 from reports.view import build_view
+from reports.view_measures import Registry, headlines
 from tests.reports import sample
 
 
@@ -72,6 +73,17 @@ def test_required_side_follows_the_rule(report: Report):
 def test_headlines_are_the_judged_numbers(report: Report):
     accuracy = build_view(report, {}).probes[0]
     assert [number.metric for number in accuracy.answer] == ["accuracy.top1", "accuracy.worst_class"]
+
+
+def test_of_bounds_over_radii_the_last_leads_and_of_others_the_first():
+    found = tuple(
+        sample._share(metric, value, 0.1, 100, Claim.UPPER_BOUND, **{key: name})
+        for metric, key in (("evasion.robust_accuracy", "eps"), ("distillation.hidden_share", "model"))
+        for name, value in (("1", 0.75), ("2", 0.5))
+    )
+    result = ProbeResult(probe="evasion", version=1, status=Status.MEASURED, measurements=found)
+    numbers = headlines(result, Registry(sample.record(())), ())
+    assert [number.setting for number in numbers] == ["eps = 2", "model = 1"]
 
 
 def test_what_was_not_measured(report: Report):
