@@ -97,10 +97,12 @@ class Context:
         return SimpleNamespace(path=name)
 
 
-def audit(subject: Subject, split: DataSplit, seed: int, samples: int) -> dict[str, Any]:
+def audit(
+    subject: Subject, split: DataSplit, seed: int, samples: int, *, norm: str = "linf", eps: str = RADII
+) -> dict[str, Any]:
     """Verdict, failed checks and robust accuracy by radius."""
     context: Any = Context(seed)
-    config = EvasionConfig(norms="linf", eps_linf=RADII, samples=samples, chunk=samples)  # type: ignore[arg-type]
+    config = EvasionConfig.model_validate({"norms": norm, f"eps_{norm}": eps, "samples": samples, "chunk": samples})
     try:
         facts = list(evasion.run(subject, {"eval": split}, config, context))
     except Inconclusive as refused:
