@@ -10,6 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from audit.errors import AuditError, SubjectError
+
 Access = Literal["weights", "gradients", "logits", "labels"]
 
 
@@ -46,9 +48,15 @@ class Subject:
     untrained: Callable[[int], nn.Module] | None = None
 
     def logits(self, pixels: Tensor) -> Tensor:
-        """Logits (n, num_classes) float32 of pixels (n, c, h, w) float32 in [0, 1]; keeps the graph for gradients."""
-        logits: Tensor = self.model(pixels.to(self.device, non_blocking=True))
-        return logits.float()
+        """Logits (n, num_classes) float32 of pixels (n, c, h, w) float32 in [0, 1]; keeps the graph for gradients.
+
+        Raises:
+            SubjectError: where the model raises; its own exception is the cause. Memory that ends is not its doing.
+        """
+        images = pixels.to(self.device, non_blocking=True)
+        with own_errors_named(len(images)):
+            logits: Tensor = self.model(images)
+            return logits.float()
 
     @contextlib.contextmanager
     def untouched(self) -> Iterator[nn.Module]:
@@ -92,3 +100,25 @@ class Subject:
                 with torch.cuda.device(device):
                     torch.cuda.manual_seed(seed)
             yield model
+
+
+@contextlib.contextmanager
+def own_errors_named(images: int) -> Iterator[None]:
+    """What a model raises on so many images is said to be the model's."""
+    try:
+        yield
+    except AuditError:
+        raise
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        reason = (str(error).strip().splitlines() or [""])[0][:300]
+        raise SubjectError(
+            f"Expected the model to answer {images} images at once, got {type(error).__name__} from it: {reason}. "
+            "Mend the model, or wrap it so that it takes batches of any size."
+        ) from error
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether the error says that memory ended; on a CPU torch has no class of its own for it."""
+    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)

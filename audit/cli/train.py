@@ -58,7 +58,8 @@ def train(
     """
     from audit.cli.progress import make_reporter
     from audit.engine.budget import Budget, parse_duration
-    from audit.engine.training import TrainRequest, carry_out
+    from audit.engine.train_request import TrainRequest
+    from audit.engine.training import carry_out
     from audit.loading.models import ModelRequest
 
     given = {

@@ -36,7 +36,7 @@ class Inputs:
 
     Attributes:
         data: each `[ROLE=]SPEC`.
-        samples: at most so many of each split, a seeded random choice; None for all.
+        samples: at most so many of the `eval` split, or of the only one, a seeded random choice; None for all.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
     """
 
@@ -77,7 +77,8 @@ def prepare(inputs: Inputs, note: Callable[[str], None]) -> Prepared:
     for dataset in datasets.values():
         for remark in dataset.notes:
             note(remark)
-    main = datasets.get("eval") or next(iter(datasets.values()), None)
+    measured: Role | None = "eval" if "eval" in datasets else next(iter(datasets), None)
+    main = datasets[measured] if measured else None
     loaded = load_subject(
         inputs.model,
         native_shape=main.native_shape if main else None,
@@ -93,7 +94,7 @@ def prepare(inputs: Inputs, note: Callable[[str], None]) -> Prepared:
             note(check.text)
     geometry = loaded.preprocessing.geometry
     data = {
-        role: fit(dataset, role, geometry, seed=inputs.seed, samples=inputs.samples)
+        role: fit(dataset, role, geometry, seed=inputs.seed, samples=inputs.samples if role == measured else None)
         for role, dataset in datasets.items()
     }
     checks = (*name_checks, *_checks(loaded, datasets, data, inputs.seed))
@@ -161,11 +162,14 @@ def available_cores() -> int:
 
 
 def _matched(datasets: dict[Role, Dataset], subject: Subject) -> tuple[dict[Role, Dataset], tuple[Diagnostic, ...]]:
-    """The data sets with labels that are the subject's classes."""
+    """The data sets with labels that are the subject's classes, by its own names or by those it was trained on."""
+    names, train = subject.class_names, datasets.get("train")
+    if not names and train is not None and len(train.class_names) == subject.num_classes:
+        names = tuple(train.class_names)
     found: dict[Role, Dataset] = {}
     checks: list[Diagnostic] = []
     for role, dataset in datasets.items():
-        found[role], diagnostics = match_labels(dataset, subject.class_names, subject.num_classes)
+        found[role], diagnostics = match_labels(dataset, names, subject.num_classes)
         check_labels(found[role], subject.num_classes)
         checks += diagnostics
     return found, tuple(checks)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -15,9 +13,11 @@ from audit.engine.prepare import Inputs, Prepared, open_all, prepare
 from audit.engine.record import environment
 from audit.engine.reporter import Reporter
 from audit.engine.settings import configured
+from audit.engine.train_request import Kind, TrainRequest, check_files, specs_by_role
 from audit.engine.trained_file import accuracy, check_answers, shared, write
 from audit.engine.training_context import CommandContext
 from audit.errors import TrainingError, UsageError
+from audit.loading.checks import check_subject
 from audit.loading.models import ModelRequest
 from audit.loading.untrained import TRAINABLE
 from audit.loading.weights import digest_of
@@ -29,56 +29,19 @@ from audit.training.recipes import adversarial, filled, standard, student, teach
 from audit.training.record import Test, TrainingRecord
 
 T = TypeVar("T")
-Kind = Literal["standard", "adversarial", "distill"]
 CONFIGS: Mapping[str, type[TrainingConfig]] = {
     "standard": TrainingConfig, "adversarial": AdversarialConfig, "distill": DistillationConfig,
 }  # fmt: skip
+NAMES: Mapping[Kind, tuple[str, ...]] = {
+    "standard": ("training",), "adversarial": ("training",), "distill": ("teacher", "student"),
+}  # fmt: skip
+"""Of the trainings of each kind."""
+OF_LABELS = frozenset({"class_names", "class_count"})
+"""Notices on which classes the labels of the `eval` data are."""
+CHECKED = 32
+"""First training images on which a model is asked twice."""
 UNSURPRISING = frozenset({"random_weights", "factory_weights"})
 """Notices about a subject that a training is there to change."""
-
-
-@dataclass(frozen=True, slots=True)
-class TrainRequest:
-    """What shall be trained.
-
-    Attributes:
-        model: its architecture, and weights to begin with.
-        data: each `ROLE=SPEC`; `train`, and `eval` where the result is to be tested.
-        out: the safetensors file to write.
-        given: settings by name.
-        settings: further ones, each `KEY=VALUE`.
-        teacher: a trained teacher for `distill`; None to train one.
-        argv: the command, for the record.
-    """
-
-    kind: Kind
-    model: ModelRequest
-    data: tuple[str, ...]
-    out: Path
-    given: Mapping[str, Any] = field(default_factory=dict)
-    settings: tuple[str, ...] = ()
-    samples: int | None = None
-    seed: int = 0
-    device: str = "auto"
-    threads: int | None = None
-    teacher: ModelRequest | None = None
-    fresh: bool = False
-    force: bool = False
-    argv: tuple[str, ...] = ()
-
-    @property
-    def record_file(self) -> Path:
-        """Where the record lies."""
-        return self.out.with_suffix(".training.json")
-
-    @property
-    def unchecked(self) -> Path:
-        """Where the weights lie until they were read back; what `out` holds is left alone so long."""
-        return self.out.with_name(f".unchecked-{self.out.name}")
-
-    def state_file(self, name: str) -> Path:
-        """Where the unfinished training of this name lies."""
-        return self.out.with_name(f"{self.out.name}.{name}.unfinished")
 
 
 def carry_out(request: TrainRequest, budget: Budget, reporter: Reporter) -> TrainingRecord:
@@ -98,8 +61,8 @@ class _Work:
     def __init__(self, request: TrainRequest, budget: Budget, reporter: Reporter) -> None:
         self.request, self.reporter = request, reporter
         self.config = configured(CONFIGS[request.kind], request.given, request.settings)
-        self.train_spec, self.eval_spec = _specs(request.data)
-        _check_files(request)
+        self.train_spec, self.eval_spec = specs_by_role(request.data)
+        check_files(request)
         if self.eval_spec is not None:
             open_all((self.eval_spec,))  # what cannot be read is said before hours go into training
         self.prepared = self._prepare(request.model, self.train_spec)
@@ -114,8 +77,10 @@ class _Work:
             return self._run()
 
     def _run(self) -> TrainingRecord:
+        check_files(self.request)  # again, as another process may have written meanwhile
         if self.request.fresh:
             self._forget()
+        self._check_repeatable()
         self._look_at_outputs()
         trainings = self._distilled() if isinstance(self.config, DistillationConfig) else self._plain()
         last = trainings[-1]
@@ -168,6 +133,15 @@ class _Work:
         if self.request.model.weights is not None:
             model.load_state_dict(subject.model.state_dict())
         return model
+
+    def _check_repeatable(self) -> None:
+        """Before hours of training: a file of a model that answers at random cannot be read back and compared."""
+        for check in check_subject(self.prepared.subject, self.split.first(CHECKED)):
+            if check.code == "nondeterministic" and check.severity == "warning":
+                raise TrainingError(
+                    f"Expected a model that answers the same twice in evaluation mode, got another: {check.text}. "
+                    "Leave dropout and noise to training mode."
+                )
 
     def _look_at_outputs(self) -> None:
         outputs, seen = self.prepared.info.num_classes, len(self.prepared.data_infos[0].class_counts)
@@ -232,9 +206,12 @@ class _Work:
         model = dataclasses.replace(
             request.model, weights=request.unchecked, weights_key=None, strip_prefix=None, allow_pickle=False
         )
-        data = (self.eval_spec or self.train_spec,)
+        data = (self.train_spec,) if self.eval_spec is None else (self.train_spec, self.eval_spec)
         inputs = Inputs(model, data, seed=request.seed, device=request.device, threads=request.threads)
         again = prepare(inputs, note=lambda _: None)
+        for check in again.info.checks:
+            if check.code in OF_LABELS and check not in self.prepared.info.checks:
+                self.ctx.diagnose(check.code, check.text, check.severity)
         check_answers(trained, again.subject, self.split)
         if self.eval_spec is None:
             return None
@@ -243,7 +220,11 @@ class _Work:
         if both:
             text = f"{both} of the {len(split)} images of the eval data are among the training data: the test says less"
             self.ctx.diagnose("test_images_trained_on", text)
-        return Test(data=again.data_infos[0], accuracy=accuracy(again.subject, split), also_trained_on=both)
+        return Test(
+            data=next(info for info in again.data_infos if info.role == "eval"),
+            accuracy=accuracy(again.subject, split),
+            also_trained_on=both,
+        )
 
     def _arguments(self) -> dict[str, Any]:
         request = self.request
@@ -259,33 +240,5 @@ class _Work:
         }
 
     def _forget(self) -> None:
-        for name in ("training", "teacher", "student"):
+        for name in NAMES[self.request.kind]:
             self.request.state_file(name).unlink(missing_ok=True)
-
-
-def _specs(arguments: tuple[str, ...]) -> tuple[str, str | None]:
-    """The data arguments of the roles `train` and `eval`."""
-    by_role = {argument.partition("=")[0]: argument for argument in arguments}
-    known = all(argument.startswith(("train=", "eval=")) for argument in arguments)
-    if not known or len(by_role) < len(arguments) or "train" not in by_role:
-        got = ", ".join(arguments) or "none"
-        raise UsageError(
-            f"Expected --data train=SPEC, and --data eval=SPEC where the result is to be tested, got {got}. "
-            "Name the role before each spec."
-        )
-    return by_role["train"], by_role.get("eval")
-
-
-def _check_files(request: TrainRequest) -> None:
-    if request.out.suffix != ".safetensors":
-        raise UsageError(f"Expected --out FILE.safetensors, got {request.out.name}. Give it that ending.")
-    own = request.model.weights
-    for file in (request.out, request.record_file):
-        if file.exists() and (not request.force or not file.is_file()):
-            raise UsageError(
-                f"Expected --out to name new files, got {file}, which exists. Choose another, or add --force."
-            )
-    if own is not None and own.exists() and request.out.exists() and own.samefile(request.out):
-        raise UsageError("Expected --out to be another file than --from, got the same. Choose another.")
-    if request.teacher is not None and request.kind != "distill":
-        raise UsageError(f"Expected --teacher with distill alone, got it with {request.kind}. Drop it.")

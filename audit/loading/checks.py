@@ -167,8 +167,9 @@ def _alone(subject: Subject, seen: _Seen, spread: float) -> list[Diagnostic]:
         with torch.no_grad():
             alone = torch.cat([subject.logits(image[None]) for image in pixels])
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [""])[0]
-        text = f"the model fails on a single image ({type(error).__name__}: {reason}), so it uses its batch"
+        cause = error.__cause__ or error
+        reason = (str(cause).strip().splitlines() or [""])[0]
+        text = f"the model fails on a single image ({type(cause).__name__}: {reason}), so it may use its batch"
         return [Diagnostic(code="batch_dependent", text=text)]
     difference = float((alone - seen.logits[: len(pixels)]).abs().max())
     if difference <= max(TOLERANCE * seen.scale, 3 * spread):

@@ -7,6 +7,7 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor
 
 from audit.api import Batch, Subject
+from audit.errors import SubjectError
 from audit.schema import Diagnostic
 
 GRADIENT_SAMPLES = 64
@@ -33,8 +34,8 @@ def gradient_diagnostics(subject: Subject, batch: Batch) -> list[Diagnostic]:
             gradient = torch.autograd.grad(loss, pixels, allow_unused=True)[0]
         except torch.OutOfMemoryError:
             raise
-        except (RuntimeError, NotImplementedError) as error:
-            return [_no_gradient((str(error).strip().splitlines() or [""])[0])]
+        except (RuntimeError, NotImplementedError, SubjectError) as error:
+            return [_no_gradient((str(error.__cause__ or error).strip().splitlines() or [""])[0])]
         if gradient is None:
             return [_no_gradient("its output does not depend on the pixels")]
         rows.append(gradient.flatten(1))

@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 
 from audit.api import Inconclusive
+from audit.api.subject import out_of_memory
 
 T = TypeVar("T")
 
@@ -45,8 +46,3 @@ class Batching:
             raise Inconclusive("memory", text)
         self.most = max(1, tried // 2)
         torch.cuda.empty_cache()  # does nothing where CUDA was not used
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether the error says that memory ended; on a CPU torch has no class of its own for it."""
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)

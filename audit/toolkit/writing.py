@@ -39,6 +39,7 @@ def writing_alone(target: Path) -> Iterator[None]:
     lock = filelock.FileLock(target.with_name(f".{target.name}.lock"), timeout=0)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        Path(lock.lock_file).touch()  # what cannot be written is told apart from what is locked
         lock.acquire()
     except filelock.Timeout as error:
         raise UsageError(

@@ -188,6 +188,11 @@ class _Training:
         self.optimizer.zero_grad(set_to_none=True)
         with torch.inference_mode(mode=False), torch.enable_grad():
             loss, hits = self.task.objective.loss(self.placed, pixels, labels, generator)
+            if not loss.requires_grad:
+                raise TrainingError(
+                    "Expected logits that depend on the weights in a way that can be differentiated, got none. Train a "
+                    "model that does not compute without gradients (no_grad, detach)."
+                )
             loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.placed.model.parameters(), self.task.config.clip)
         self.optimizer.step()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from audit.toolkit.batching import out_of_memory
+from audit.api.subject import out_of_memory, own_errors_named
 from audit.training.config import Switch, TrainingConfig
 from audit.training.context import TrainingContext
 
@@ -65,7 +65,8 @@ class Placed:
             else:
                 self._proven = True
                 return logits
-        return self.model(pixels)  # type: ignore[no-any-return]
+        with own_errors_named(len(pixels)):
+            return self.model(pixels)  # type: ignore[no-any-return]
 
 
 def _wanted(switch: Switch, gpu: bool) -> bool:

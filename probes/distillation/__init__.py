@@ -119,7 +119,7 @@ def distillation(subject: Subject, data: Data, config: DistillationProbeConfig, 
     if strength is None or len(planted) < len(units.COPIES):
         raise Inconclusive("budget", "The budget ended before the first attack; raise it.")
     controls, behaviour = list(_controls(planted)), _behaviour_control(planted["saturated"])
-    yield from (*controls, behaviour)
+    yield from controls
     pair = _reference(subject, data, config, ctx)
     models = {"subject": subject} | ({"student": pair.student, "twin": pair.twin} if pair else {})
     outcomes: dict[str, Outcome] = {}
@@ -136,6 +136,8 @@ def distillation(subject: Subject, data: Data, config: DistillationProbeConfig, 
         controls_passed=all(control.passed for control in controls),
         behaviour_shown=behaviour.passed,
     )
+    if behaviour.passed or verdict == "CANNOT TELL":  # what was detected needs no proof that it can be
+        yield behaviour
     ctx.diagnose("masking", f"Masking {verdict}: {why}.", "info" if verdict == "NOT DETECTED" else "warning")
     if {"student", "twin"} <= set(outcomes):
         for code, text in conclude(outcomes, config.temperature):

@@ -36,7 +36,8 @@ class DistillationProbeConfig(ProbeConfig):
     """Samples attacked together, and lost together when a run is killed."""
     eps: Annotated[str, BeforeValidator(str), _radius("linf")] = "auto"
     """Linf radius at which losses are compared; `auto` is one and a half times the median distance of the nearest
-    example that FMN finds, or, where it finds too few, the smallest of a ladder at which Square breaks half."""
+    example that FMN finds, or, where it finds too few or Square finds nearer ones, the smallest of a ladder at which
+    Square breaks half."""
     eps_l2: Annotated[str, BeforeValidator(str), _radius("l2")] = "auto"
     """L2 radius within which Carlini & Wagner's attack counts, likewise."""
     steps: int = Field(40, ge=5)
@@ -64,6 +65,5 @@ def cost(config: DistillationProbeConfig, sizes: Mapping[Role, int]) -> Estimate
     searches = 2 + 4 * (config.steps + 1) + CW_ROUNDS * config.cw_steps
     gradients = models * used * searches + 2 * min(used, SOUGHT) * SOUGHT_STEPS + 3 * trained * config.epochs
     gradients += 2 * min(used, CONTROLLED) * (config.steps + 4)
-    return Estimate(
-        forwards=gradients + models * used * (config.queries + 20) + trained * config.epochs, backwards=gradients
-    )
+    queries = (models * used + min(used, SOUGHT)) * (config.queries + 20)
+    return Estimate(forwards=gradients + queries + trained * config.epochs, backwards=gradients)

@@ -131,14 +131,18 @@ def judged(outcome: Outcome, *, controls_passed: bool, behaviour_shown: bool = T
         return "CANNOT TELL", few
     flagged = {kind: significantly_many(count, n) for kind, count in outcome.flagged().items()}
     hidden = outcome.hidden()
-    behaves = {"saturation": fooled(*hidden["saturation"], n), "gradients": gone_around(hidden["gradients"][0], n)}
+    random = bool((outcome.arrays["census_changed"] > SAME).any())
+    behaves = {
+        "saturation": fooled(*hidden["saturation"], n),
+        "gradients": gone_around(hidden["gradients"][0], n) and not random,  # one lucky call of several is no attack
+    }
     both = [kind for kind in KINDS if flagged[kind] and behaves[kind]]
     if both:
         return "DETECTED", " and ".join(KINDS[kind] for kind in both)
     some = [kind for kind in KINDS if flagged[kind] or behaves[kind]]
     if some:
         return "SUSPICIOUS", " and ".join(_half(kind, flagged[kind]) for kind in some)
-    if bool((outcome.arrays["census_changed"] > SAME).any()):
+    if random:
         return "SUSPICIOUS", "answers that change from call to call"
     if not behaviour_shown:
         return "CANNOT TELL", "at this radius, searches did not differ on a copy whose softmax is saturated either"

@@ -20,6 +20,8 @@ from probes.distillation.searches import ATTACKS, NORM_OF, SATURATION, Images, S
 
 ROOM = 1.5
 """A radius is this times the median distance of the nearest example."""
+MISLED = 0.5
+"""Where Square breaks half of the samples within this share of that median, FMN was led astray by the gradient."""
 FALLBACK = {"linf": 8 / 255, "l2": 0.5}
 """Radii where examples were found for less than half of the samples, of Linf where Square fails as well."""
 LADDER = tuple(levels / 255 for levels in (2, 4, 8, 16, 32, 64))
@@ -52,7 +54,10 @@ def _sought(subject: Subject, split: DataSplit, unit: Unit, ctx: RunContext) -> 
             distances = nearest(target, images, norm)[right] if len(images.labels) else torch.empty(0)
             found = int(distances.isfinite().sum())
             if found and 2 * found >= len(distances):
-                radius = ROOM * float(distances.median())  # torch's is the lower one, so it is finite
+                median = float(distances.median())  # torch's is the lower one, so it is finite
+                radius = ROOM * median
+                if norm == "linf" and _square_breaks_half(subject, target, _only(images, right), unit, median * MISLED):
+                    radius = min(radius, _by_square(subject, target, _only(images, right), unit))
             else:
                 radius = _by_square(subject, target, _only(images, right), unit) if norm == "linf" else FALLBACK[norm]
             radii[norm] = float(f"{min(radius, 0.5) if norm == 'linf' else radius:.3g}")
@@ -61,13 +66,15 @@ def _sought(subject: Subject, split: DataSplit, unit: Unit, ctx: RunContext) -> 
 
 def _by_square(subject: Subject, target: Target, images: Images, unit: Unit) -> float:
     """The smallest radius of the ladder at which Square breaks half of the images."""
-    for eps in LADDER if len(images.labels) else ():
-        strength = Strength(eps, FALLBACK["l2"], 1, 1, int(unit.params["queries"]))
-        candidates = proposed("square", target, images, strength)
-        verified = verify(subject, images.pixels, images.labels, candidates, "linf", eps)
-        if 2 * int(verified.success.sum()) >= len(images.labels):
-            return eps
-    return FALLBACK["linf"]
+    return next((eps for eps in LADDER if _square_breaks_half(subject, target, images, unit, eps)), FALLBACK["linf"])
+
+
+def _square_breaks_half(subject: Subject, target: Target, images: Images, unit: Unit, eps: float) -> bool:
+    if not len(images.labels):
+        return False
+    strength = Strength(eps, FALLBACK["l2"], 1, 1, int(unit.params["queries"]))
+    candidates = proposed("square", target, images, strength)
+    return 2 * int(_broken(subject, images, candidates, "square", strength).sum()) >= len(images.labels)
 
 
 def attack_units(config: DistillationProbeConfig, model: str, strength: Strength, n: int, depends: str) -> list[Unit]:

@@ -114,6 +114,8 @@ class EvasionConfig(ProbeConfig):
         if len(set(self.norms)) != len(self.norms) or len(set(self.attacks)) != len(self.attacks):
             raise ValueError("Expected every norm and every attack once, got one twice. Remove it.")
         for norm in self.norms:
+            if set(self.attacks) == {"cw"} and norm != "l2":
+                raise ValueError(f"Expected an attack for {norm!r}, got cw alone, which works in l2. Add another.")
             if not self.radii(norm):
                 raise ValueError(
                     f"Expected at least one radius in eps_{norm}, got none. Give one or drop {norm!r} from norms."

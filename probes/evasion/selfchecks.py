@@ -34,6 +34,10 @@ BAD_GRADIENTS, MISLED, MISSED, UNFINISHED = 0.01, 0.02, 0.002, 0.02
 """Shares that a working evaluation may leave: of useless gradients, of gradients that predict no step, of samples that
 a weaker attack breaks on top, and a longer one of what stands."""
 POWER = 0.9
+FEWEST = 10
+"""Right samples below which nothing is called reliable: of so many, a half must be bad for a check to see it."""
+LEAVES_MORE = frozenset({"cross-entropy", "right-samples"})
+"""Checks that fail where the numbers may be right all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +77,18 @@ def _seen(failing: int, n: int) -> str:
 
 
 def check_gradients(outcome: Outcome) -> list[Check]:
-    """What the census at right samples says of gradients and randomness; the same in every norm."""
+    """What the census at right samples says of gradients and randomness, and that there are some; in no norm alone."""
     census = _census(outcome, "census_")
+    enough = PositiveControl(
+        name="right-samples",
+        passed=len(census["gap"]) >= FEWEST,
+        expected=f"at least {FEWEST} right samples to attack, as the other checks cannot fail on fewer",
+        observed=f"{len(census['gap'])}",
+    )
     n, flat = len(census["gap"]), "a gradient of the plain cross-entropy of exactly zero, as after distillation,"
     ce_zero, random = _count(census["ce_zero"]), _count(census["changed"] > SAME)
     return [
+        Check(enough, fatal=False),
         *_check_census(census, "", "at the image"),
         check_share("cross-entropy", flat, ce_zero, n, BAD_GRADIENTS, fatal=False),
         check_share("deterministic", "logits that differ between calls", random, n, BAD_GRADIENTS, fatal=False),
@@ -138,7 +149,9 @@ def summary(checks: Sequence[Check]) -> Diagnostic:
     failed = [check.control for check in checks if not check.control.passed]
     said = "; ".join(f"{control.name}: {control.observed}" for control in failed)
     if failed:
-        text = f"{len(failed)} of {len(checks)} self-checks failed ({said}). Robust accuracy may be far lower"
+        text = f"{len(failed)} of {len(checks)} self-checks failed ({said})"
+        if any(control.name not in LEAVES_MORE for control in failed):
+            text += ". Robust accuracy may be far lower"
     else:
         text = f"all {len(checks)} self-checks of the attacks passed"
     return Diagnostic(
