@@ -114,7 +114,7 @@ def own_errors_named(images: int) -> Iterator[None]:
             raise
         reason = (str(error).strip().splitlines() or [""])[0][:300]
         raise SubjectError(
-            f"Expected the model to answer {images} images at once, got {type(error).__name__} from it: {reason}. "
+            f"Expected the model to answer a batch of {images}, got {type(error).__name__} from it: {reason}. "
             "Mend the model, or wrap it so that it takes batches of any size."
         ) from error
 

@@ -115,7 +115,9 @@ class EvasionConfig(ProbeConfig):
             raise ValueError("Expected every norm and every attack once, got one twice. Remove it.")
         for norm in self.norms:
             if set(self.attacks) == {"cw"} and norm != "l2":
-                raise ValueError(f"Expected an attack for {norm!r}, got cw alone, which works in l2. Add another.")
+                raise ValueError(
+                    f"Expected an attack for {norm!r}, got cw alone, which works in l2. Add another, or give norms=l2."
+                )
             if not self.radii(norm):
                 raise ValueError(
                     f"Expected at least one radius in eps_{norm}, got none. Give one or drop {norm!r} from norms."
@@ -131,6 +133,7 @@ class EvasionConfig(ProbeConfig):
         starts = f"{self.restarts} random start{'s' if self.restarts > 1 else ''}"
         warm = " and one from the nearest image found before"
         targets, screening = min(self.targets, num_classes - 1), screening_steps(self.steps)
+        screened = f"{screening} step{'s' if screening > 1 else ''}"
         kept = f", then {self.steps} on the nearest {min(KEPT_TARGETS, targets)}"
         words = {
             "fgsm": "FGSM",
@@ -138,7 +141,7 @@ class EvasionConfig(ProbeConfig):
             "cw": f"Carlini & Wagner, {CW_ROUNDS} rounds of {self.cw_steps} steps, in L2",
             "pgd": f"PGD on the margin, {self.pgd_steps} steps, {starts}{warm if self.attacks[0] != 'pgd' else ''}",
             "apgd-ce": f"APGD-CE, {self.steps} steps, {starts}",
-            "apgd-t": f"APGD-T on {targets} target{'s' if targets > 1 else ''}, {screening} steps{kept}",
+            "apgd-t": f"APGD-T on {targets} target{'s' if targets > 1 else ''}, {screened}{kept}",
             "square": f"Square, {self.queries // SHORT_SQUARE or 1} queries on what stands and, if it breaks any, all "
             f"{self.queries}",
         }

@@ -308,3 +308,96 @@ class Pair(Heads):
     ended = audit("train", "standard", "--model", f"py:{tmp_path / 'heads.py'}:Pair", *words, "--force")
     assert ended.code == 2
     assert "Expected the network to return logits in training mode" in ended.err
+
+
+def digit_folders(root, names, *, first):
+    """Folders of the digits 0, 1, ... of the given names, 30 images each from the given place."""
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    for digit, name in names.items():
+        (root / name).mkdir(parents=True)
+        for place, image in enumerate(found.images[found.target == digit][first : first + 30]):
+            Image.fromarray((image * 15.9).astype(np.uint8)).save(root / name / f"{place}.png")
+    return f"imagefolder:{root}"
+
+
+def test_images_of_some_classes_are_tested_on_those(audit, tmp_path):
+    """Folders are numbered by their own order; the classes are those of the training data, by name."""
+    (tmp_path / "three.py").write_text(
+        "from torch import nn\ndef make(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))\n"
+    )
+    train = digit_folders(tmp_path / "train", {0: "cat", 1: "dog", 2: "eel"}, first=0)
+    part = digit_folders(tmp_path / "part", {1: "dog", 2: "eel"}, first=40)
+    foreign = digit_folders(tmp_path / "foreign", {1: "dog", 5: "fox"}, first=40)
+    words = ("--model", f"py:{tmp_path / 'three.py'}:make", "--allow-code", "--preprocess", "none", "--epochs", 30)
+    words += (
+        "--learning-rate",
+        0.02,
+        "--batch-size",
+        16,
+        "--data",
+        f"train={train}",
+        "--out",
+        tmp_path / "w.safetensors",
+    )
+    ended = audit("train", "standard", *words, "--data", f"eval={part}")
+    assert ended.code == 0, ended.err
+    assert "matched to the model's classes by name" in ended.err
+    assert record_of(tmp_path / "w.safetensors").test.accuracy.value > 0.9
+    ended = audit("train", "standard", *words, "--data", f"eval={foreign}", "--force")
+    assert ended.code == 2
+    assert "'fox'" in ended.err
+
+
+MISBEHAVED = """
+import torch
+from torch import nn
+
+
+class Base(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+
+
+class Random(Base):
+    def forward(self, x):
+        return self.layer(nn.functional.dropout(x.flatten(1), 0.5))
+
+
+class Blind(Base):
+    @torch.no_grad()
+    def forward(self, x):
+        return self.layer(x.flatten(1))
+
+
+class Narrow(Base):
+    def forward(self, x):
+        if len(x) > 16:
+            raise RuntimeError("batch too big")
+        return self.layer(x.flatten(1))
+"""
+
+
+@pytest.mark.parametrize(("name", "text"), [
+    ("Random", "answers the same twice in evaluation mode"),
+    ("Blind", "depend on the weights in a way that can be differentiated"),
+    ("Narrow", "got RuntimeError from it: batch too big"),
+])  # fmt: skip
+def test_a_model_that_misbehaves_is_told_before_it_is_trained(audit, tmp_path, name, text):
+    (tmp_path / "bad.py").write_text(MISBEHAVED)
+    words = ("--allow-code", "--preprocess", "none", "--data", TRAIN, *QUICK, "--out", tmp_path / "w.safetensors")
+    ended = audit("train", "standard", "--model", f"py:{tmp_path / 'bad.py'}:{name}", *words)
+    assert ended.code == 2
+    assert text in ended.err
+    assert "internal error" not in ended.err
+
+
+def test_a_teacher_is_not_overwritten(audit, tmp_path, network):
+    words = ["--model", network, "--allow-code", "--preprocess", "none", "--data", TRAIN, *QUICK]
+    out = tmp_path / "w.safetensors"
+    assert audit("train", "standard", *words, "--out", out).code == 0
+    ended = audit("train", "distill", *words, "--teacher", out, "--out", out, "--force")
+    assert ended.code == 2
+    assert "another file than --teacher" in ended.err

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from audit.api import Subject
+from audit.errors import SubjectError
 from audit.toolkit.verification import decide, survives_8bit, verify
 
 EPS = 0.1
@@ -163,7 +164,7 @@ def test_what_does_not_fit_into_memory_is_looked_at_in_parts(subject):
     arguments = CLEAN.repeat(10, 1, 1, 1), LABEL.repeat(10), candidates, "linf", EPS
     assert torch.equal(verify(subject_of(tight), *arguments).success, verify(subject, *arguments).success)
     assert tight.sizes == (10, 5, 2, 2, 2, 2, 2)
-    with pytest.raises(ValueError, match="shape"):  # any other error is none of memory
+    with pytest.raises(SubjectError, match="ValueError from it: shape"):  # any other error is none of memory
         decide(subject_of(Misshapen()), CLEAN, LABEL)
 
 

@@ -166,6 +166,31 @@ def test_radii_as_given_are_used_and_impossible_ones_refused(examined, base):
             DistillationProbeConfig(**wrong)
 
 
+class Steep(nn.Module):
+    """The base's decisions, by logits whose gradient leads a search for the nearest example astray."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, pixels):
+        logits = self.inner(pixels)
+        return -((logits.amax(dim=1, keepdim=True) - logits + 1e-12) ** 0.1)
+
+
+def test_a_gradient_that_misleads_does_not_choose_the_radius(examined, base):
+    """At a radius where everything breaks, as such a search would choose, nothing could be seen."""
+    result = examined(Steep(base))
+    radius = max(float(found.where["eps"]) for found in result.measurements if found.where.get("norm") == "linf")
+    assert radius < 0.3
+    assert "NOT DETECTED" not in verdict(result)
+
+
+def test_a_random_model_is_said_to_be_random(examined, base):
+    result = examined(masked.Noise(base, 0.2))
+    assert verdict(result) == "Masking SUSPICIOUS: answers that change from call to call."
+
+
 def test_at_a_radius_where_nothing_breaks_nothing_is_said(examined, base):
     """Two searches that both find nothing agree, and that says nothing."""
     result = examined(base, eps="0.0001", eps_l2="0.5")

@@ -53,7 +53,7 @@ def test_honest_models_are_reliable(examined, train):
     assert not found.codes
     assert set(found.controls) == {
         "grey-radius-linf", "gradient", "direction", "gradient-in-linf", "direction-in-linf", "cross-entropy",
-        "deterministic", "noise-linf", "converged-linf", "black-box-linf",
+        "deterministic", "noise-linf", "converged-linf", "black-box-linf", "right-samples",
     }  # fmt: skip
 
 
@@ -155,6 +155,14 @@ def fast(seed, eps=0.15):
                 torch.nn.functional.cross_entropy(model(images), labels[rows]).backward()
                 optimiser.step()
     return model
+
+
+def test_few_right_samples_are_not_called_reliable(examined, base):
+    """On a single one, no share can be significantly above anything."""
+    found = examined(base, samples=8, chunk=8)
+    assert found.verdict == "SUSPECT"
+    assert [name for name, control in found.controls.items() if not control.passed] == ["right-samples"]
+    assert "far lower" not in found.ctx.diagnostics["evaluation"].text
 
 
 def test_numbers_do_not_hang_on_the_chunks(examined, base):
