@@ -344,7 +344,7 @@ def test_images_of_some_classes_are_tested_on_those(audit, tmp_path):
     ended = audit("train", "standard", *words, "--data", f"eval={part}")
     assert ended.code == 0, ended.err
     assert "matched to the model's classes by name" in ended.err
-    assert record_of(tmp_path / "w.safetensors").test.accuracy.value > 0.9
+    assert record_of(tmp_path / "w.safetensors").test.accuracy.value > 0.5  # by folders' own order at most the rest
     ended = audit("train", "standard", *words, "--data", f"eval={foreign}", "--force")
     assert ended.code == 2
     assert "'fox'" in ended.err
