@@ -9,6 +9,9 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
+_ASKED = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+COMMIT = _ASKED.stdout.strip() or None
+"""Of the code that was loaded: asked when a benchmark begins, as it may be another one when it ends."""
 
 
 def machine() -> dict[str, Any]:
@@ -18,9 +21,6 @@ def machine() -> dict[str, Any]:
     from audit.engine.keys import package_versions
     from audit.engine.prepare import available_cores
 
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
     cpu = Path("/proc/cpuinfo")
     models = [line.split(":", 1)[1].strip() for line in cpu.read_text().splitlines() if line.startswith("model name")]
     return {
@@ -29,7 +29,7 @@ def machine() -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
         "python": platform.python_version(),
         "packages": package_versions(),
-        "commit": commit.stdout.strip() or None,
+        "commit": COMMIT,
     }
 
 
