@@ -88,7 +88,7 @@ def prepare(inputs: Inputs, note: Callable[[str], None]) -> Prepared:
     for check in loaded.info.checks:
         if check.severity == "info":
             note(check.text)
-    datasets, name_checks = _matched(datasets, loaded.subject)
+    datasets, name_checks = matched(datasets, loaded.subject)
     for check in name_checks:
         if check.severity == "info":
             note(check.text)
@@ -161,8 +161,12 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _matched(datasets: dict[Role, Dataset], subject: Subject) -> tuple[dict[Role, Dataset], tuple[Diagnostic, ...]]:
-    """The data sets with labels that are the subject's classes, by its own names or by those it was trained on."""
+def matched(datasets: dict[Role, Dataset], subject: Subject) -> tuple[dict[Role, Dataset], tuple[Diagnostic, ...]]:
+    """The data sets with labels that are the subject's classes, by its own names or by those of the `train` data.
+
+    Raises:
+        DataError: when some of a data set's names are the subject's and others are not.
+    """
     names, train = subject.class_names, datasets.get("train")
     if not names and train is not None and len(train.class_names) == subject.num_classes:
         names = tuple(train.class_names)

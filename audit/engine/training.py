@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from audit.engine.budget import Budget
-from audit.engine.prepare import Inputs, Prepared, open_all, prepare
+from audit.engine.prepare import Inputs, Prepared, matched, open_all, prepare
 from audit.engine.record import environment
 from audit.engine.reporter import Reporter
 from audit.engine.settings import configured
@@ -66,6 +66,8 @@ class _Work:
         if self.eval_spec is not None:
             open_all((self.eval_spec,))  # what cannot be read is said before hours go into training
         self.prepared = self._prepare(request.model, self.train_spec)
+        if self.eval_spec is not None:  # so are classes that will not have been trained on
+            matched(open_all((self.train_spec, self.eval_spec)), self.prepared.subject)
         self.split = self.prepared.data["train"]
         self.model = self._beginning()
         self.ctx = CommandContext(self.prepared.subject.device, request.seed, budget, reporter)

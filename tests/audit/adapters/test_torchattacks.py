@@ -10,7 +10,7 @@ from torch import nn
 
 from audit.adapters.torchattacks import fgsm, pgd
 from audit.api import Subject
-from audit.errors import PrerequisiteError
+from audit.errors import PrerequisiteError, SubjectError
 from audit.toolkit.norms import distance, radius_with_slack
 
 engine = pytest.importorskip("torchattacks")
@@ -119,7 +119,7 @@ def test_subject_is_left_as_found_after_an_error():
     model = nn.Sequential(nn.BatchNorm2d(1), Hurt())
     subject = subject_of(model)
     state = torch.get_rng_state()
-    with pytest.raises(RuntimeError, match="planted"):
+    with pytest.raises(SubjectError, match="planted"):
         run("pgd", subject, pixels_of(2), torch.tensor([0, 1]), "linf", 0.05)
     assert not any(module.training for module in model.modules())
     assert torch.equal(torch.get_rng_state(), state)

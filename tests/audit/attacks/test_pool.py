@@ -13,6 +13,7 @@ from audit.attacks.pgd import PGD
 from audit.attacks.pool import Pool
 from audit.attacks.rows import Jobs
 from audit.attacks.target import opened
+from audit.errors import SubjectError
 from tests.probes.evasion.conftest import subject_of
 
 
@@ -130,7 +131,7 @@ def test_other_errors_are_not_taken_for_memory(linear, jobs_for):
             raise RuntimeError("shapes do not match")
 
     jobs = jobs_for(subject, pixels, labels, 0.1)
-    with pytest.raises(RuntimeError, match="shapes"), opened(subject_of(Wrong(), (2, 4, 4), 4)) as target:
+    with pytest.raises(SubjectError, match="shapes do not match"), opened(subject_of(Wrong(), (2, 4, 4), 4)) as target:
         Pool(target, APGD("linf", "dlr", 5), jobs, batch=4).run()
 
 
