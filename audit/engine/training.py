@@ -195,10 +195,8 @@ class _Work:
         trained = train(task, self.ctx, state_file=self.request.state_file(task.name), watch=self.ctx.watch)
         if trained.log.ending == "budget":
             done, wanted = len(trained.log.epochs), task.config.epochs
-            text = (
-                f"the budget ended after {done} of {wanted} epochs of the {task.name}; with --force and a larger one "
-            )
-            text += "the same command goes on"
+            text = f"the budget ended after {done} of {wanted} epochs of the {task.name}; with a larger one "
+            text += "the same command goes on" + ("" if task.name == "teacher" else ", with --force beside it")
             self.ctx.diagnose(f"budget_{task.name}", text)
         return trained
 

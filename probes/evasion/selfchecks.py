@@ -82,7 +82,7 @@ def check_gradients(outcome: Outcome) -> list[Check]:
     enough = PositiveControl(
         name="right-samples",
         passed=len(census["gap"]) >= FEWEST,
-        expected=f"at least {FEWEST} right samples to attack, as the other checks cannot fail on fewer",
+        expected=f"at least {FEWEST} right samples to attack, as the other checks see little on fewer",
         observed=f"{len(census['gap'])} of {len(outcome.correct)}",
     )
     n, flat = len(census["gap"]), "a gradient of the plain cross-entropy of exactly zero, as after distillation,"
