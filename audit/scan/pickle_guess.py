@@ -34,13 +34,7 @@ _MODULE = re.compile(r"[A-Za-z_][\w.\-]*")
 
 def is_pickle(part: Part, at: int = 0) -> bool:
     """Whether a pickle begins here, whatever it does: it ends, or goes on for longer than anything else would."""
-    try:
-        follow(OpcodeReader(part, at), _Guess(part.account))
-    except (OverLimit, Overreach):
-        return True
-    except Broken:
-        return False
-    return True
+    return _is_one(part, at, _Guess(part.account))
 
 
 def could_act(part: Part) -> bool:
@@ -49,12 +43,17 @@ def could_act(part: Part) -> bool:
     Numbers do so by chance, two bytes in ten thousand; an unpickler gives up on these before it imported anything.
     """
     guess = _Guess(part.account)
+    return _is_one(part, 0, guess) or guess.named_something
+
+
+def _is_one(part: Part, at: int, guess: _Guess) -> bool:
+    """Follows a pickle until it ends, breaks off or has gone on for longer than the guess."""
     try:
-        follow(OpcodeReader(part), guess)
+        follow(OpcodeReader(part, at), guess)
     except (OverLimit, Overreach):
         return True
     except Broken:
-        return guess.named_something
+        return False
     return True
 
 
