@@ -1,48 +1,110 @@
-"""What training and evasion take on a GPU: builds, checks and measures in one call, and prints a table.
+"""What training and attacks take on a GPU, and whether they find there what they should: all in one call.
 
-    python benchmarks/gpu.py [--suite training,evasion] [--device cuda] [--images FILE.npz] [--samples N] [--quick]
+    python benchmarks/gpu.py [--suite training,evasion,distillation,selfchecks] [--device cuda]
+                             [--train SPEC] [--eval SPEC] [--samples N] [--seeds N] [--quick]
 
-- `training`: seconds an epoch of a ResNet-18 for 32x32 images on 50,000, by labels and by FGSM-RS, in float32 and
-  as `auto` has it on a GPU (bfloat16, channels-last, compiled), with the held-out accuracy that both come to.
-- `evasion`: the whole Linf curve up to 8/255 of the network so trained on 10,000 images, by the default attacks.
+- `training`: seconds an epoch of a ResNet-18 for 32x32 images, by labels and by FGSM-RS, in float32 and as `auto` has
+  it on a GPU (bfloat16, channels-last, compiled), what the first epoch takes longer, and the held-out accuracy.
+- `evasion`: of the network that FGSM-RS gave, the whole Linf curve up to 8/255 with all self-checks, and sample by
+  sample the standard protocol of `benchmarks/evasion.py` at 8/255 on the same images.
+- `distillation`: the probe on the network that labels gave, with its teacher, student and twin.
+- `selfchecks`: `benchmarks/selfchecks.py` at Linf 0.1 with every subject on the device, a process a subject.
 
-Images are those of an npz with `images` (n, h, w, 3) uint8 and `labels`, or else seeded patterns with noise, which are
-no data set: their times mean something, their accuracies only that training works. `--quick` takes a few images and a
-small network, to try the same code on a CPU.
+Images come from any data specs of `audit run`, or else are seeded patterns with noise, which are no data set: their
+times mean something, their accuracies only that training works. A suite that fails says so in the table and leaves the
+others alone; the exit code is 1. `--quick` takes a few images and a small network, to try the same code on a CPU.
 """
 
 import argparse
-import dataclasses
 import sys
 import tempfile
 import time
+import traceback
+from collections import defaultdict
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import selfchecks
 import timm
 import torch
+from evasion import peer, standard, suite
 from measuring import save
-from torch import nn
+from torch import Tensor, nn
 
-from audit.api import DataSplit, Role, Subject
+from audit.api import DataSplit, Probe, ProbeConfig, Role, Subject
 from audit.engine.budget import Budget
 from audit.engine.plan import Step
-from audit.engine.prepare import set_exact_numerics
+from audit.engine.prepare import available_cores, set_exact_numerics
 from audit.engine.reporter import Silent
 from audit.engine.run import run_step
 from audit.engine.session import Session
 from audit.engine.store import RunStore
 from audit.engine.training_context import CommandContext
-from audit.schema import ProbeResult
+from audit.loading.datasets import fit, open_dataset
+from audit.loading.preprocess import Geometry
+from audit.schema import Measurement
 from audit.testing import ArraySource
+from audit.toolkit.norms import parse_eps
 from audit.training.config import AdversarialConfig, TrainingConfig
 from audit.training.loop import Trained, train
-from audit.training.recipes import adversarial, filled, standard
+from audit.training.recipes import adversarial, filled
+from audit.training.recipes import standard as by_labels
+from probes.distillation import DistillationProbeConfig, distillation
 from probes.evasion import EvasionConfig, evasion
 
 CLASSES, SIDE, NOISE = 10, 32, 0.2
+EPS, EPS_OF_DIGITS = "8/255", "0.1"
 EXACT = {"precision": "float32", "channels_last": "off", "compile": "off"}
+EPOCHS = {"labels, exact": 2, "labels, auto": 5, "fgsm-rs, exact": 2, "fgsm-rs, auto": 12}
+
+
+@dataclass
+class Bench:
+    """What the suites share.
+
+    Attributes:
+        train: what networks are trained on.
+        eval: what they are attacked on.
+        models: networks by the recipe that trained them.
+        figures: the table.
+    """
+
+    device: torch.device
+    train: DataSplit
+    eval: DataSplit
+    quick: bool
+    seeds: int
+    models: dict[str, nn.Module] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    def subject(self, recipe: str) -> Subject:
+        """A network as a probe is handed it; untrained where the suite that trains it was left out."""
+        model = self.models.get(recipe) or network(quick=self.quick)
+        return Subject(
+            model.to(self.device).eval().requires_grad_(False), recipe, CLASSES, (), (3, SIDE, SIDE), self.device,
+            "0" * 64, untrained=lambda seed: network(quick=self.quick),
+        )  # fmt: skip
+
+    def probe(self, probe: Probe, config: ProbeConfig, subject: Subject, data: dict[Role, DataSplit]) -> None:
+        """Runs a probe as `audit run` does; its outcome and what it measured, without intervals."""
+        with tempfile.TemporaryDirectory() as folder:
+            session = Session(subject, data, RunStore(Path(folder) / "run"), 0, Budget())
+            (result, _), seconds = timed(lambda: run_step(Step(probe, config, 0.0), session, session.budget))
+        name, said = probe.id, [f"{note.code}: {note.text}" for note in result.diagnostics]
+        self.figures |= {f"{name}: status": result.status.value, f"{name}: seconds": seconds, f"{name}: said": said}
+        if result.reason:
+            self.figures[f"{name}: reason"] = result.reason.text
+        for fact in result.measurements:
+            self.figures[f"{name}: {fact.metric} {_place(fact)}".rstrip()] = round(fact.value, 4)
+
+
+def _place(fact: Measurement) -> str:
+    return ", ".join(f"{key}={value}" for key, value in fact.where.items())
 
 
 def network(*, quick: bool) -> nn.Module:
@@ -56,105 +118,138 @@ def network(*, quick: bool) -> nn.Module:
     return model
 
 
-def images(path: Path | None, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images (n, 3, h, w) uint8 and labels."""
-    if path is not None:
-        with np.load(path) as found:
-            return found["images"][:n].transpose(0, 3, 1, 2).copy(), found["labels"][:n].astype(np.int64)
-    rng = np.random.default_rng(0)
-    patterns = rng.uniform(0.2, 0.8, (CLASSES, 3, 4, 4)).repeat(SIDE // 4, axis=2).repeat(SIDE // 4, axis=3)
+def split_of(spec: str | None, role: Role, n: int | None) -> DataSplit:
+    """The first n images of a seeded order; seeded patterns with noise where no data are named."""
+    if spec is not None:
+        return fit(open_dataset(spec), role, Geometry(3), seed=0, samples=n)
+    rng, n = np.random.default_rng(0 if role == "train" else 1), n or 50_000
+    patterns = np.random.default_rng(2).uniform(0.2, 0.8, (CLASSES, 3, 4, 4)).repeat(SIDE // 4, 2).repeat(SIDE // 4, 3)
     labels = rng.integers(0, CLASSES, n)
     drawn = [patterns[label] + rng.normal(0, NOISE, (3, SIDE, SIDE)) for label in labels]
-    return np.stack([np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8) for image in drawn]), labels
+    images = np.stack([np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8) for image in drawn])
+    ids = [f"{role}-{place}" for place in range(n)]
+    return DataSplit(ArraySource(images), labels, ids, np.arange(n), role, f"{role}-{n}")
 
 
-def split_of(pixels: np.ndarray, labels: np.ndarray, role: Role) -> DataSplit:
-    """In the order given."""
-    ids = [f"{place:064x}" for place in range(len(labels))]
-    return DataSplit(ArraySource(pixels), labels, ids, np.arange(len(labels)), role, f"{role}-{len(labels)}")
-
-
-def timed(device: torch.device, work: Any) -> tuple[Any, float]:
+def timed(work: Callable[[], Any]) -> tuple[Any, float]:
     """What the work gives, and its seconds."""
     start = time.perf_counter()
     found = work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return found, time.perf_counter() - start
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return found, round(time.perf_counter() - start, 2)
 
 
-def trainings(model: nn.Module, split: DataSplit, device: torch.device, figures: dict[str, Any]) -> Trained:
-    """Trains by either recipe in either numerics; what labels gave in the fast ones is handed on."""
-    kept: Trained | None = None
-    for name, numerics in (("auto", {}), ("exact", EXACT)):
-        for recipe in ("labels", "fgsm-rs"):
-            seconds = []
-            for epochs in (1, 3):  # the difference is two epochs without what is done once, such as compiling
-                context = CommandContext(device, 0, Budget(), Silent())
-                plain = TrainingConfig(epochs=epochs, batch_size=256, augmentation="flip-crop", **numerics)
-                hard = AdversarialConfig(recipe="fgsm-rs", **plain.model_dump(exclude={"recipe"}))
-                task = standard(model, split, plain) if recipe == "labels" else adversarial(model, split, hard)
-                trained, took = timed(device, lambda task=task, context=context: train(task, context))
-                seconds.append(took)
-            figures[f"{recipe}, {name}: seconds an epoch"] = round((seconds[1] - seconds[0]) / 2, 2)
-            figures[f"{recipe}, {name}: held-out accuracy"] = round(trained.log.held_out.value, 4)
-            figures[f"{recipe}, {name}: settings"] = trained.log.settings
-            kept = trained if (recipe, name) == ("labels", "auto") else kept
-    assert kept is not None
-    return kept
+def training(bench: Bench) -> None:
+    """Trains by either recipe in either numerics; what `auto` gave is attacked by the other suites."""
+    model = network(quick=bench.quick)
+    for name, epochs in EPOCHS.items():
+        numerics = EXACT if name.endswith("exact") else {}
+        plain = TrainingConfig(epochs=epochs, batch_size=256, augmentation="flip-crop", **numerics)
+        hard = AdversarialConfig(recipe="fgsm-rs", **plain.model_dump(exclude={"recipe"}))
+        split = bench.train
+        task = by_labels(model, split, plain) if name.startswith("labels") else adversarial(model, split, hard)
+        ends: list[float] = [time.perf_counter()]
+        context = CommandContext(bench.device, 0, Budget(), Silent())
+        trained: Trained = train(task, context, watch=lambda *_, ends=ends: ends.append(time.perf_counter()))
+        took = np.diff(ends)
+        bench.figures |= {
+            f"training: {name}: seconds an epoch": round(float(np.median(took[1:])), 2),
+            f"training: {name}: first epoch's extra seconds": round(float(took[0] - np.median(took[1:])), 2),
+            f"training: {name}: held-out accuracy after {epochs}": round(trained.log.held_out.value, 4),
+            f"training: {name}: settings": trained.log.settings,
+            f"training: {name}: notes": [note.text for note in context.notices.values()],
+        }
+        bench.models[name.split(",")[0]] = filled(model, trained.weights)
 
 
-def attacked(model: nn.Module, split: DataSplit, device: torch.device, figures: dict[str, Any], *, quick: bool) -> None:
-    """The whole curve of the evasion probe."""
-    subject = Subject(
-        model.to(device).eval().requires_grad_(False), "resnet18", CLASSES, (), (3, SIDE, SIDE), device, "0" * 64
-    )
-    config = EvasionConfig(norms="linf", samples=len(split), chunk=min(len(split), 2500))  # type: ignore[arg-type]
-    config = config.model_copy(update={"steps": 10, "queries": 100}) if quick else config
-    with tempfile.TemporaryDirectory() as folder:
-        session = Session(subject, {"eval": split}, RunStore(Path(folder) / "run"), 0, Budget())
-        step = Step(evasion, config, 0.0)
-        (result, _), seconds = timed(device, lambda: run_step(step, session, session.budget))
-    figures["evasion: images"] = len(split)
-    figures["evasion: seconds for the whole curve"] = round(seconds, 1)
-    figures["evasion: status"] = _said(result)
-    figures |= {
-        f"evasion: robust accuracy at {fact.where['eps']}": round(fact.value, 4)
-        for fact in result.measurements
-        if fact.metric == "evasion.robust_accuracy"
+def attacking(bench: Bench) -> None:
+    """The probe, and then the standard protocol on the same images, sample by sample."""
+    subject, n = bench.subject("fgsm-rs"), len(bench.eval)
+    config = EvasionConfig(norms="linf", samples=n, chunk=n)  # type: ignore[arg-type]
+    config = config.model_copy(update={"steps": 10, "queries": 100}) if bench.quick else config
+    bench.probe(evasion, config, subject, {"eval": bench.eval})
+    pixels = torch.stack([as_pixels(bench.eval, place) for place in range(n)])
+    labels = torch.from_numpy(bench.eval.labels[bench.eval.order]).long()
+    (ours,), seconds = timed(lambda: suite(subject, pixels, labels, [EPS]))
+    on_device, radius = (pixels.to(bench.device), labels.to(bench.device)), parse_eps(EPS, "linf")
+    attacks = standard(subject.model, radius)
+    theirs, longer = timed(lambda: peer(subject, *on_device, radius, attacks).cpu())
+    bench.figures |= {
+        "evasion: images": n,
+        f"evasion: robust accuracy at {EPS}, suite": round(float(ours.float().mean()), 4),
+        f"evasion: robust accuracy at {EPS}, standard protocol": round(float(theirs.float().mean()), 4),
+        "evasion: broken only by the suite": int((theirs & ~ours).sum()),
+        "evasion: broken only by the standard protocol": int((ours & ~theirs).sum()),
+        "evasion: seconds, suite": seconds,
+        "evasion: time of the standard protocol over the suite's": round(longer / seconds, 2),
     }
 
 
-def _said(result: ProbeResult) -> str:
-    found = next((said.text for said in result.diagnostics if said.code == "evaluation"), "")
-    return f"{result.status.value}; {found or (result.reason.text if result.reason else '')}"
+def as_pixels(split: DataSplit, place: int) -> Tensor:
+    """One image (c, h, w) in [0, 1]."""
+    found = torch.from_numpy(split.source.pixels(int(split.order[place])))
+    return found.float() / 255 if found.dtype == torch.uint8 else found.float()
 
 
-def main() -> None:
+def distilling(bench: Bench) -> None:
+    """With the data that the probe's reference models are trained on."""
+    config = DistillationProbeConfig()
+    if bench.quick:
+        config = DistillationProbeConfig(steps=5, cw_steps=10, queries=50, epochs=2, train_samples=200)
+    data: dict[Role, DataSplit] = {"eval": bench.eval, "train": bench.train}
+    bench.probe(distillation, config, bench.subject("labels"), data)
+
+
+def checking(bench: Bench) -> None:
+    """Seeds that nothing was chosen on; subjects side by side, as each waits for one small kernel after another."""
+    seeds = range(selfchecks.NEXT_SEED, selfchecks.NEXT_SEED + (1 if bench.quick else bench.seeds))
+    samples, start = 24 if bench.quick else 64, time.perf_counter()
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    with ProcessPoolExecutor(max(1, available_cores() - 1), mp_context=get_context("spawn")) as pool:
+        for seed in seeds:
+            for name, run in selfchecks.one_seed(seed, samples, str(bench.device), EPS_OF_DIGITS, pool).items():
+                found[name].append(run)
+    table = selfchecks.figures_of(found, seeds, samples, time.perf_counter() - start)
+    bench.figures |= {f"selfchecks: {name}": value for name, value in table.items()}
+    if selfchecks.judged(table):
+        raise AssertionError("a masked subject was believed, or too many honest ones were not")
+
+
+SUITES: dict[str, Callable[[Bench], None]] = {
+    "selfchecks": checking,
+    "training": training,
+    "evasion": attacking,
+    "distillation": distilling,
+}
+
+
+def main() -> int:
     """Prints and stores the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--suite", default="training,evasion")
+    parser.add_argument("--suite", default="training,evasion,distillation,selfchecks")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--images", type=Path)
-    parser.add_argument("--train", type=int, default=50_000)
-    parser.add_argument("--samples", type=int, default=10_000)
+    parser.add_argument("--train")
+    parser.add_argument("--eval")
+    parser.add_argument("--samples", type=int, default=2000, help="images that are attacked")
+    parser.add_argument("--seeds", type=int, default=8, help="of the self-checks")
     parser.add_argument("--quick", action="store_true")
     given = parser.parse_args()
-    device = torch.device(given.device)
-    if given.quick:
-        given.train, given.samples = 400, 48
     set_exact_numerics()
-    pixels, labels = images(given.images, given.train + given.samples)
-    train_split = split_of(pixels[: given.train], labels[: given.train], "train")
-    eval_split = dataclasses.replace(
-        split_of(pixels[given.train :], labels[given.train :], "eval"), digest=f"eval-{given.samples}"
-    )
-    model, figures = network(quick=given.quick), {"images": str(given.images or "seeded patterns")}
-    if "training" in given.suite:
-        model = filled(model, trainings(model, train_split, device, figures).weights)
-    if "evasion" in given.suite:
-        attacked(model, eval_split, device, figures, quick=given.quick)
-    save(f"gpu{'_quick' if given.quick else ''}", figures)
+    n_train, n_eval = (400, 48) if given.quick else (None, given.samples)
+    splits = split_of(given.train, "train", n_train), split_of(given.eval, "eval", n_eval)
+    bench = Bench(torch.device(given.device), *splits, quick=given.quick, seeds=given.seeds)
+    bench.figures["images"] = [spec.partition(":")[0] if spec else "patterns" for spec in (given.train, given.eval)]
+    failed = 0
+    for name in (name for name in SUITES if name in given.suite.split(",")):
+        try:
+            _, bench.figures[f"{name}: seconds in all"] = timed(lambda name=name: SUITES[name](bench))  # type: ignore[misc]
+        except Exception as error:  # the machine may be lent for minutes: what else can be measured is
+            traceback.print_exc()
+            bench.figures[f"{name}: failed"], failed = repr(error), 1
+        save(f"gpu{'_quick' if given.quick else ''}", bench.figures, show=False)
+    save(f"gpu{'_quick' if given.quick else ''}", bench.figures)
+    return failed
 
 
 if __name__ == "__main__":

@@ -33,13 +33,13 @@ def machine() -> dict[str, Any]:
     }
 
 
-def save(name: str, figures: dict[str, Any]) -> None:
+def save(name: str, figures: dict[str, Any], *, show: bool = True) -> None:
     """Prints the figures and writes them with the machine they were measured on."""
     words = [Path(word).name if "/" in word and Path(word).is_absolute() else word for word in sys.argv]
     content = {"benchmark": name, "command": " ".join(words), "figures": figures, "machine": machine()}
     RESULTS.mkdir(exist_ok=True)
     target = RESULTS / f"{name}.json"
     target.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
-    for key, value in figures.items():
+    for key, value in figures.items() if show else ():
         print(f"{key:<48} {value}")
     print(f"-> {target.relative_to(ROOT)}")

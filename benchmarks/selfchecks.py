@@ -1,6 +1,6 @@
 """Do the evasion self-checks tell honest evaluations from blind ones? Twenty seeds of known truth.
 
-    python benchmarks/selfchecks.py [--first SEED] [--seeds N] [--samples N] [--threads N] [--add]
+    python benchmarks/selfchecks.py [--first SEED] [--seeds N] [--samples N] [--add]
 
 For every seed, subjects of `fixtures/masked.py` (trained or wrapped for that seed) are audited by the evasion probe
 with its default strength at Linf 0.05, 0.1 and 0.2. The honest ones (ordinary, adversarially trained, both with 8-bit
@@ -17,6 +17,7 @@ import sys
 import time
 import zlib
 from collections import Counter, defaultdict
+from concurrent.futures import Executor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +28,7 @@ from measuring import RESULTS, machine, save
 from torch import nn
 
 from audit.api import DataSplit, Inconclusive, Measurement, PositiveControl, Subject
+from audit.engine.prepare import set_exact_numerics
 from audit.loading.preprocess import Normalisation
 from audit.loading.wrapper import Normalised
 from probes.evasion import EvasionConfig, evasion
@@ -39,6 +41,8 @@ HONEST = ("ordinary", "adversarial", "int8", "adversarial-int8", "softmax-long")
 FALSE_ALARMS = 0.02
 ALARMS, WRONG = "honest ones not RELIABLE", "masked ones RELIABLE above the truth"
 ABOVE_TRUTH = "most above the truth"
+NEXT_SEED = 23
+"""The first that no stored run has used."""
 ABOVE = 0.02
 """Robust accuracy this much above the truth is not "attacked down to it": 2 of 96 samples."""
 
@@ -53,13 +57,14 @@ def subjects(seed: int) -> dict[str, nn.Module]:
     return found | masked.masked_versions(base, seed)
 
 
-def as_subject(model: nn.Module, name: str) -> Subject:
+def as_subject(model: nn.Module, name: str, device: str = "cpu") -> Subject:
     """As the tool loads it: probabilities are brought to logits."""
     output: Any = (
         "probabilities" if name.startswith("softmax") else "log-probabilities" if name == "log-softmax" else "logits"
     )
     wrapped = Normalised(model, Normalisation((0.0,), (1.0,)), output).eval().requires_grad_(False)
-    return Subject(wrapped, name, 10, (), (1, 8, 8), torch.device("cpu"), "0" * 64, output=output)
+    place = torch.device(device)
+    return Subject(wrapped.to(place), name, 10, (), (1, 8, 8), place, "0" * 64, output=output)
 
 
 def held_out_digits() -> DataSplit:
@@ -118,24 +123,39 @@ def audit(
     }
 
 
+def one_seed(
+    seed: int, samples: int, device: str = "cpu", eps: str = RADII, pool: Executor | None = None
+) -> dict[str, dict[str, Any]]:
+    """What came of every subject of a seed; with a pool, of several at once."""
+    torch.set_num_threads(1)
+    made = subjects(seed)
+    asked = ([seed] * len(made), made, made.values(), [samples] * len(made), [device] * len(made), [eps] * len(made))
+    return dict(zip(made, (pool.map if pool else map)(_one, *asked), strict=True))
+
+
+def _one(seed: int, name: str, model: nn.Module, samples: int, device: str, eps: str) -> dict[str, Any]:
+    """What came of a subject, in a process of one thread."""
+    torch.set_num_threads(1)
+    set_exact_numerics()
+    found = audit(as_subject(model, name, device), held_out_digits(), seed, samples, eps=eps)
+    print(f"{seed:>3} {name:<24} {found}", flush=True)
+    return found
+
+
 def main() -> int:
     """Prints and stores the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--first", type=int, default=3, help="the first seed; 0 to 2 were looked at while it was made")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--samples", type=int, default=96)
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--add", action="store_true", help="to the seeds stored")
     given = parser.parse_args()
-    torch.set_num_threads(given.threads)
     stored = json.loads((RESULTS / "selfchecks.json").read_text())["figures"] if given.add else None
-    split = held_out_digits()
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
     start, failed = time.perf_counter(), 0
     for seed in range(given.first, given.first + given.seeds):
-        for name, model in subjects(seed).items():
-            found[name].append(audit(as_subject(model, name), split, seed, given.samples))
-            print(f"{seed:>3} {name:<24} {found[name][-1]}", flush=True)
+        for name, run in one_seed(seed, given.samples).items():
+            found[name].append(run)
         new = figures_of(found, range(given.first, seed + 1), given.samples, time.perf_counter() - start)
         figures = added(stored, new) if stored else new
         save("selfchecks", figures)
