@@ -4,7 +4,8 @@
                              [--train SPEC] [--eval SPEC] [--samples N] [--seeds N] [--quick]
 
 - `training`: seconds an epoch of a ResNet-18 for 32x32 images, by labels and by FGSM-RS, in float32 and as `auto` has
-  it on a GPU (bfloat16, channels-last, compiled), what the first epoch takes longer, and the held-out accuracy.
+  it on a GPU (bfloat16, channels-last, compiled; or not compiled), what the first epoch takes longer, and the held-out
+  accuracy.
 - `evasion`: of the network that FGSM-RS gave, the whole Linf curve up to 8/255 with all self-checks, and sample by
   sample the standard protocol of `benchmarks/evasion.py` at 8/255 on the same images.
 - `distillation`: the probe on the network that labels gave, with its teacher, student and twin.
@@ -59,8 +60,12 @@ from probes.evasion import EvasionConfig, evasion
 
 CLASSES, SIDE, NOISE = 10, 32, 0.2
 EPS, EPS_OF_DIGITS = "8/255", "0.1"
-EXACT = {"precision": "float32", "channels_last": "off", "compile": "off"}
-EPOCHS = {"labels, exact": 2, "labels, auto": 5, "fgsm-rs, exact": 2, "fgsm-rs, auto": 12}
+NUMERICS: dict[str, dict[str, Any]] = {
+    "exact": {"precision": "float32", "channels_last": "off", "compile": "off"},
+    "eager": {"compile": "off"},
+    "auto": {},
+}
+EPOCHS = {"labels, exact": 2, "labels, eager": 3, "labels, auto": 5, "fgsm-rs, exact": 2, "fgsm-rs, auto": 12}
 
 
 @dataclass
@@ -122,7 +127,7 @@ def split_of(spec: str | None, role: Role, n: int | None) -> DataSplit:
     """The first n images of a seeded order; seeded patterns with noise where no data are named."""
     if spec is not None:
         return fit(open_dataset(spec), role, Geometry(3), seed=0, samples=n)
-    rng, n = np.random.default_rng(0 if role == "train" else 1), n or 50_000
+    rng, n = np.random.default_rng(0 if role == "train" else 1), n or 10_000
     patterns = np.random.default_rng(2).uniform(0.2, 0.8, (CLASSES, 3, 4, 4)).repeat(SIDE // 4, 2).repeat(SIDE // 4, 3)
     labels = rng.integers(0, CLASSES, n)
     drawn = [patterns[label] + rng.normal(0, NOISE, (3, SIDE, SIDE)) for label in labels]
@@ -144,11 +149,11 @@ def training(bench: Bench) -> None:
     """Trains by either recipe in either numerics; what `auto` gave is attacked by the other suites."""
     model = network(quick=bench.quick)
     for name, epochs in EPOCHS.items():
-        numerics = EXACT if name.endswith("exact") else {}
-        plain = TrainingConfig(epochs=epochs, batch_size=256, augmentation="flip-crop", **numerics)
+        recipe, numerics = name.split(", ")
+        plain = TrainingConfig(epochs=epochs, batch_size=256, augmentation="flip-crop", **NUMERICS[numerics])
         hard = AdversarialConfig(recipe="fgsm-rs", **plain.model_dump(exclude={"recipe"}))
         split = bench.train
-        task = by_labels(model, split, plain) if name.startswith("labels") else adversarial(model, split, hard)
+        task = by_labels(model, split, plain) if recipe == "labels" else adversarial(model, split, hard)
         ends: list[float] = [time.perf_counter()]
         context = CommandContext(bench.device, 0, Budget(), Silent())
         trained: Trained = train(task, context, watch=lambda *_, ends=ends: ends.append(time.perf_counter()))
@@ -160,7 +165,7 @@ def training(bench: Bench) -> None:
             f"training: {name}: settings": trained.log.settings,
             f"training: {name}: notes": [note.text for note in context.notices.values()],
         }
-        bench.models[name.split(",")[0]] = filled(model, trained.weights)
+        bench.models[recipe] = filled(model, trained.weights)
 
 
 def attacking(bench: Bench) -> None:

@@ -68,6 +68,13 @@ def test_it_learns(tmp_path):
     assert right.float().mean() > 0.5  # chance is a quarter
 
 
+def test_it_lies_where_the_subject_does(tmp_path):
+    ctx = context(tmp_path)
+    elsewhere = replace(ctx.session.subject, device=torch.device("meta"))
+    made = undefended_twin(elsewhere, initial_model(elsewhere, ctx), ctx.session.data["train"], 1, ctx)
+    assert {tensor.device.type for tensor in made.model.state_dict().values()} == {"meta"}
+
+
 @pytest.mark.parametrize("after", [2, 25, 45])
 def test_interrupted_within_it_goes_on_to_the_same_weights(tmp_path, after):
     whole = twin(context(tmp_path / "whole"))
