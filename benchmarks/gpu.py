@@ -1,11 +1,11 @@
 """What training and attacks take on a GPU, and whether they find there what they should: all in one call.
 
-    python benchmarks/gpu.py [--suite training,evasion,distillation,selfchecks] [--device cuda]
-                             [--train SPEC] [--eval SPEC] [--samples N] [--seeds N] [--quick]
+    python benchmarks/gpu.py [--suite training,evasion,distillation,selfchecks,numerics] [--device cuda]
+                             [--train SPEC] [--eval SPEC] [--samples N] [--train-samples N] [--seeds N] [--quick]
 
-- `training`: seconds an epoch of a ResNet-18 for 32x32 images, by labels and by FGSM-RS, in float32 and as `auto` has
-  it on a GPU (bfloat16, channels-last, compiled; or not compiled), what the first epoch takes longer, and the held-out
-  accuracy.
+- `training`: a ResNet-18 for 32x32 images by labels and by FGSM-RS, as `auto` has it on a GPU: seconds an epoch, what
+  the first one takes longer, and the held-out accuracy.
+- `numerics`: the same for a few epochs in float32, in bfloat16 and channels-last, and so compiled.
 - `evasion`: of the network that FGSM-RS gave, the whole Linf curve up to 8/255 with all self-checks, and sample by
   sample the standard protocol of `benchmarks/evasion.py` at 8/255 on the same images.
 - `distillation`: the probe on the network that labels gave, with its teacher, student and twin.
@@ -63,9 +63,10 @@ EPS, EPS_OF_DIGITS = "8/255", "0.1"
 NUMERICS: dict[str, dict[str, Any]] = {
     "exact": {"precision": "float32", "channels_last": "off", "compile": "off"},
     "eager": {"compile": "off"},
+    "compiled": {"compile": "on"},
     "auto": {},
 }
-EPOCHS = {"labels, exact": 2, "labels, eager": 3, "labels, auto": 5, "fgsm-rs, exact": 2, "fgsm-rs, auto": 12}
+EPOCHS, TIMED_EPOCHS, BATCH = {"labels": 5, "fgsm-rs": 8}, 3, 256
 
 
 @dataclass
@@ -86,6 +87,10 @@ class Bench:
     seeds: int
     models: dict[str, nn.Module] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
+
+    def keep(self, *, show: bool = False) -> None:
+        """Stores what there is so far: the machine may be lent for minutes."""
+        save(f"gpu{'_quick' if self.quick else ''}", self.figures, show=show)
 
     def subject(self, recipe: str) -> Subject:
         """A network as a probe is handed it; untrained where the suite that trains it was left out."""
@@ -146,26 +151,39 @@ def timed(work: Callable[[], Any]) -> tuple[Any, float]:
 
 
 def training(bench: Bench) -> None:
-    """Trains by either recipe in either numerics; what `auto` gave is attacked by the other suites."""
+    """The networks that the other suites attack."""
+    for recipe, epochs in EPOCHS.items():
+        trained = _train(bench, recipe, "auto", epochs)
+        bench.models[recipe] = filled(network(quick=bench.quick), trained.weights)
+
+
+def numerics(bench: Bench) -> None:
+    """The same trainings otherwise, for a few epochs each."""
+    for how in ("exact", "eager", "compiled"):
+        for recipe in EPOCHS:
+            _train(bench, recipe, how, TIMED_EPOCHS)
+
+
+def _train(bench: Bench, recipe: str, how: str, epochs: int) -> Trained:
+    """Trains from the same beginning; the figures are kept at once."""
+    plain = TrainingConfig(epochs=epochs, batch_size=BATCH, augmentation="flip-crop", **NUMERICS[how])
+    hard = AdversarialConfig(recipe="fgsm-rs", **plain.model_dump(exclude={"recipe"}))
     model = network(quick=bench.quick)
-    for name, epochs in EPOCHS.items():
-        recipe, numerics = name.split(", ")
-        plain = TrainingConfig(epochs=epochs, batch_size=256, augmentation="flip-crop", **NUMERICS[numerics])
-        hard = AdversarialConfig(recipe="fgsm-rs", **plain.model_dump(exclude={"recipe"}))
-        split = bench.train
-        task = by_labels(model, split, plain) if recipe == "labels" else adversarial(model, split, hard)
-        ends: list[float] = [time.perf_counter()]
-        context = CommandContext(bench.device, 0, Budget(), Silent())
-        trained: Trained = train(task, context, watch=lambda *_, ends=ends: ends.append(time.perf_counter()))
-        took = np.diff(ends)
-        bench.figures |= {
-            f"training: {name}: seconds an epoch": round(float(np.median(took[1:])), 2),
-            f"training: {name}: first epoch's extra seconds": round(float(took[0] - np.median(took[1:])), 2),
-            f"training: {name}: held-out accuracy after {epochs}": round(trained.log.held_out.value, 4),
-            f"training: {name}: settings": trained.log.settings,
-            f"training: {name}: notes": [note.text for note in context.notices.values()],
-        }
-        bench.models[recipe] = filled(model, trained.weights)
+    task = by_labels(model, bench.train, plain) if recipe == "labels" else adversarial(model, bench.train, hard)
+    ends = [time.perf_counter()]
+    context = CommandContext(bench.device, 0, Budget(), Silent())
+    trained = train(task, context, watch=lambda *_: ends.append(time.perf_counter()))
+    took = np.diff(ends)
+    name, usual = f"{recipe}, {how}, {epochs} epochs", float(np.median(took[1:]))
+    bench.figures |= {
+        f"{name}: seconds an epoch": round(usual, 2),
+        f"{name}: first epoch's extra seconds": round(float(took[0]) - usual, 2),
+        f"{name}: held-out accuracy": round(trained.log.held_out.value, 4),
+        f"{name}: settings": trained.log.settings,
+        f"{name}: notes": [note.text for note in context.notices.values()],
+    }
+    bench.keep()
+    return trained
 
 
 def attacking(bench: Bench) -> None:
@@ -222,26 +240,28 @@ def checking(bench: Bench) -> None:
 
 
 SUITES: dict[str, Callable[[Bench], None]] = {
-    "selfchecks": checking,
     "training": training,
     "evasion": attacking,
     "distillation": distilling,
+    "selfchecks": checking,
+    "numerics": numerics,
 }
 
 
 def main() -> int:
     """Prints and stores the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--suite", default="training,evasion,distillation,selfchecks")
+    parser.add_argument("--suite", default=",".join(SUITES))
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--train")
     parser.add_argument("--eval")
     parser.add_argument("--samples", type=int, default=2000, help="images that are attacked")
+    parser.add_argument("--train-samples", type=int, help="images that are trained on; all by default")
     parser.add_argument("--seeds", type=int, default=8, help="of the self-checks")
     parser.add_argument("--quick", action="store_true")
     given = parser.parse_args()
     set_exact_numerics()
-    n_train, n_eval = (400, 48) if given.quick else (None, given.samples)
+    n_train, n_eval = (400, 48) if given.quick else (given.train_samples, given.samples)
     splits = split_of(given.train, "train", n_train), split_of(given.eval, "eval", n_eval)
     bench = Bench(torch.device(given.device), *splits, quick=given.quick, seeds=given.seeds)
     bench.figures["images"] = [spec.partition(":")[0] if spec else "patterns" for spec in (given.train, given.eval)]
@@ -249,11 +269,11 @@ def main() -> int:
     for name in (name for name in SUITES if name in given.suite.split(",")):
         try:
             _, bench.figures[f"{name}: seconds in all"] = timed(lambda name=name: SUITES[name](bench))  # type: ignore[misc]
-        except Exception as error:  # the machine may be lent for minutes: what else can be measured is
+        except Exception as error:  # what else can be measured is
             traceback.print_exc()
             bench.figures[f"{name}: failed"], failed = repr(error), 1
-        save(f"gpu{'_quick' if given.quick else ''}", bench.figures, show=False)
-    save(f"gpu{'_quick' if given.quick else ''}", bench.figures)
+        bench.keep()
+    bench.keep(show=True)
     return failed
 
 

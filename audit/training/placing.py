@@ -9,16 +9,19 @@ from audit.api.subject import out_of_memory, own_errors_named
 from audit.training.config import Switch, TrainingConfig
 from audit.training.context import TrainingContext
 
+COMPILED_FROM = 10_000
+"""Steps from which compiling, which takes about a minute, is made up for."""
+
 
 class Placed:
-    """A model that is being trained.
+    """A model that is being trained, for so many steps.
 
     Attributes:
         model: the module itself, on the device; its weights are float32.
         settings: how it is computed, for the log.
     """
 
-    def __init__(self, model: nn.Module, config: TrainingConfig, ctx: TrainingContext) -> None:
+    def __init__(self, model: nn.Module, config: TrainingConfig, ctx: TrainingContext, steps: int) -> None:
         self.device = ctx.device
         gpu = self.device.type == "cuda"
         self._half = config.precision == "bfloat16" or (
@@ -29,7 +32,7 @@ class Placed:
         self.model = model.to(self.device)
         if last:
             self.model = self.model.to(memory_format=torch.channels_last)
-        self._compiled = torch.compile(self.model) if _wanted(config.compile, gpu) else None
+        self._compiled = torch.compile(self.model) if _wanted(config.compile, gpu and steps >= COMPILED_FROM) else None
         self._proven = False
         self._ctx = ctx
 
@@ -69,5 +72,5 @@ class Placed:
             return self.model(pixels)  # type: ignore[no-any-return]
 
 
-def _wanted(switch: Switch, gpu: bool) -> bool:
-    return switch == "on" or (switch == "auto" and gpu)
+def _wanted(switch: Switch, pays: bool) -> bool:
+    return switch == "on" or (switch == "auto" and pays)
