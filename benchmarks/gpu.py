@@ -192,6 +192,7 @@ def attacking(bench: Bench) -> None:
     config = EvasionConfig(norms="linf", samples=n, chunk=n)  # type: ignore[arg-type]
     config = config.model_copy(update={"steps": 10, "queries": 100}) if bench.quick else config
     bench.probe(evasion, config, subject, {"eval": bench.eval})
+    bench.keep()
     pixels = torch.stack([as_pixels(bench.eval, place) for place in range(n)])
     labels = torch.from_numpy(bench.eval.labels[bench.eval.order]).long()
     (ours,), seconds = timed(lambda: suite(subject, pixels, labels, [EPS]))
