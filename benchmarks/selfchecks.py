@@ -93,7 +93,7 @@ class Context:
             done.append(function(unit, self))
         return done
 
-    def diagnose(self, code: str, text: str, severity: str = "warning") -> None:
+    def diagnose(self, code: str, text: str, severity: str = "warning", *, conclusion: bool = False) -> None:
         """See `audit.api.RunContext`."""
         self.said[code] = text
 

@@ -38,7 +38,7 @@ def summary_blocks(report: Report, registry: Registry) -> tuple[Block, ...]:
         _block("What holds", "pass", "✓", lists[Outcome.PASS], "No rule passed."),
         _block("What does not hold", "fail", "✗", lists[Outcome.FAIL], "No rule failed."),
         _block("What could not be told", "inconclusive", "?", untold, "Every rule was decided."),
-        *_wary(report),
+        *_said(report),
         _block("What to do next", "next", "→", steps, "Read the limitations, then sign or send back.", _MOST_STEPS),
     )
 
@@ -59,20 +59,25 @@ def _ungated(report: Report, registry: Registry) -> tuple[Block, ...]:
         _block(
             "What could not be told", "inconclusive", "?", _gaps(report.record.results), "Every probe that ran told."
         ),
-        *_wary(report),
+        *_said(report),
         _block("What to do next", "next", "→", steps, "", _MOST_STEPS),
     )
 
 
-def _wary(report: Report) -> tuple[Block, ...]:
-    """What probes warn of; no block where none does."""
+def _said(report: Report) -> tuple[Block, ...]:
+    """What probes conclude, and what they warn of; no block where there is nothing."""
+    notes = [(result.probe, found) for result in report.record.results for found in result.diagnostics]
+    concluded = [f"{capital(probe)}: {found.text}" for probe, found in notes if found.conclusion]
     warnings = [
-        f"{capital(result.probe)}: {found.text}"
-        for result in report.record.results
-        for found in result.diagnostics
-        if found.severity == "warning"
+        f"{capital(probe)}: {found.text}"
+        for probe, found in notes
+        if found.severity == "warning" and not found.conclusion
     ]
-    return (_block("What to be wary of", "inconclusive", "!", warnings, ""),) if warnings else ()
+    blocks = (
+        _block("What probes conclude", "next", "•", concluded, ""),
+        _block("What to be wary of", "inconclusive", "!", warnings, ""),
+    )
+    return tuple(block for block in blocks if block.items)
 
 
 def _block(heading: str, style: str, mark: str, items: list[str], none: str, most: int = _MOST) -> Block:

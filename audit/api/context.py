@@ -91,8 +91,17 @@ class RunContext(ABC):
         """Passes items through, showing how far it is; between them the user may end the run."""
 
     @abstractmethod
-    def diagnose(self, code: str, text: str, severity: Literal["info", "warning"] = "warning") -> None:
-        """Records something that a reader of the numbers should know; the same code once."""
+    def diagnose(
+        self, code: str, text: str, severity: Literal["info", "warning"] = "warning", *, conclusion: bool = False
+    ) -> None:
+        """Records something that a reader of the numbers should know; the same code once.
+
+        Args:
+            code: short and stable.
+            text: one sentence or two.
+            severity: a warning is shown wherever the numbers are.
+            conclusion: so is what the probe comes to, whatever its severity.
+        """
 
     @abstractmethod
     def evidence(self, name: str, content: bytes, kind: str, text: str = "") -> Evidence:

@@ -85,6 +85,11 @@ class DataSplit:
         """Content hashes of the samples at these positions."""
         return [self.ids[int(self.order[position])] for position in positions]
 
+    def found_in(self, other: DataSplit) -> int:
+        """How many of these samples are, by content, in another split as well."""
+        theirs = set(other.sample_ids(range(len(other))))
+        return sum(identity in theirs for identity in self.sample_ids(range(len(self))))
+
     def first(self, n: int) -> DataSplit:
         """The split cut to its first n samples of the order."""
         return dataclasses.replace(self, order=self.order[:n])

@@ -104,7 +104,8 @@ class LineReporter:
         stage = self._stages.pop()
         parts = stage.done + stage.restored
         restored = f", {stage.restored} of {parts} parts restored" if stage.restored else ""
-        console.say(f"{stage.what}: done in {duration(time.monotonic() - stage.began)}{restored}")
+        ended = "done" if parts >= stage.total else f"{parts} of {stage.total}"
+        console.say(f"{stage.what}: {ended} in {duration(time.monotonic() - stage.began)}{restored}")
 
     def note(self, text: str) -> None:
         """See `Reporter`."""

@@ -73,7 +73,11 @@ def summary(report: Report) -> str:
         lines += [f"  {_fact(found, known.get(found.metric))}" for found in shown]
         hidden = len(result.measurements) - len(shown)
         lines += [f"  ... and {hidden} more in the report"] if hidden else []
-        lines += [f"  warning: {found.text}" for found in result.diagnostics if found.severity == "warning"]
+        lines += [
+            f"  warning: {found.text}" if found.severity == "warning" else f"  {found.text}"
+            for found in result.diagnostics
+            if found.severity == "warning" or found.conclusion
+        ]
     if report.gate is not None:
         lines += ["", *_verdicts(report.gate)]
     return "\n".join(lines)

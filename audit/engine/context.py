@@ -90,9 +90,12 @@ class EngineContext(RunContext):
             yield item
             self.session.check_interrupt()
 
-    def diagnose(self, code: str, text: str, severity: Literal["info", "warning"] = "warning") -> None:
+    def diagnose(
+        self, code: str, text: str, severity: Literal["info", "warning"] = "warning", *, conclusion: bool = False
+    ) -> None:
         """See `RunContext`."""
-        self.diagnostics.setdefault(code, Diagnostic(code=code, text=text, severity=severity))
+        said = Diagnostic(code=code, text=text, severity=severity, conclusion=conclusion)
+        self.diagnostics.setdefault(code, said)
 
     def evidence(self, name: str, content: bytes, kind: str, text: str = "") -> Evidence:
         """See `RunContext`."""

@@ -10,6 +10,7 @@ import torch
 from audit.api import Batch, DataSplit, Predictions, Role, RunContext, Subject, Tally, Unit
 from audit.engine.session import Session
 from audit.errors import Inconclusive, SubjectError
+from audit.toolkit.batching import Batching
 
 PREDICTIONS = "predictions"
 """The name under which the chunks lie in the run folder, beside those of the probes."""
@@ -59,7 +60,7 @@ def _pass(ctx: RunContext, subject: Subject, split: DataSplit, role: Role) -> Pr
 def _logits(subject: Subject, batch: Batch, split: DataSplit) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
     with torch.inference_mode():
         size = _CPU_BATCH if subject.device.type == "cpu" else len(batch.pixels)
-        parts = [_halving(subject, pixels).cpu() for pixels in torch.split(batch.pixels, size)]
+        parts = Batching(size).parts(len(batch.pixels), lambda rows: subject.logits(batch.pixels[rows]).cpu())
         logits = torch.cat(parts).numpy()
     bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
     if len(bad):
@@ -69,18 +70,6 @@ def _logits(subject: Subject, batch: Batch, split: DataSplit) -> np.ndarray[tupl
             "Check the weights and the preprocessing."
         )
     return logits
-
-
-def _halving(subject: Subject, pixels: torch.Tensor) -> torch.Tensor:
-    """One forward pass, in halves where the device's memory does not hold the whole."""
-    try:
-        return subject.logits(pixels)
-    except torch.OutOfMemoryError:
-        if len(pixels) == 1:
-            raise
-    torch.cuda.empty_cache()
-    middle = len(pixels) // 2
-    return torch.cat([_halving(subject, pixels[:middle]), _halving(subject, pixels[middle:])])
 
 
 class _Reader:

@@ -194,10 +194,23 @@ def _checks(
         return fit(dataset, "eval", geometry, seed=seed, samples=most)
 
     return (
+        *_trained_on(data),
         *check_subject(loaded.subject, data["eval"].first(most)),
         *(Diagnostic(code="channels_converted", text=text) for text in notes),
         *preprocessing_selftest(loaded, refit, native_shape=dataset.native_shape, n=most),
     )
+
+
+def _trained_on(data: dict[Role, DataSplit]) -> list[Diagnostic]:
+    """Whether images to measure on are among those to train on."""
+    both = data["eval"].found_in(data["train"]) if "train" in data else 0
+    if not both:
+        return []
+    text = (
+        f"{both} of the {len(data['eval'])} images of the eval data are among the train data: a model that was trained "
+        "on these is right on them more often than on others, and what is measured says less"
+    )
+    return [Diagnostic(code="eval_among_train", text=text)]
 
 
 def _data_info(dataset: Dataset, split: DataSplit) -> DataInfo:

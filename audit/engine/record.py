@@ -71,7 +71,13 @@ def in_doubt(result: ProbeResult, checks: Sequence[Diagnostic]) -> ProbeResult:
     if not found or result.status is not Status.MEASURED:
         return result
     reason = Reason(code="unstable_subject", text=f"The subject's answers are not repeatable: {found[0].text}")
-    return result.model_copy(update={"status": Status.INCONCLUSIVE, "reason": reason})
+    said = tuple(_doubted(note) if note.conclusion else note for note in result.diagnostics)
+    return result.model_copy(update={"status": Status.INCONCLUSIVE, "reason": reason, "diagnostics": said})
+
+
+def _doubted(conclusion: Diagnostic) -> Diagnostic:
+    text = f"Not to be relied on, as the subject's answers are not repeatable: {conclusion.text}"
+    return conclusion.model_copy(update={"text": text, "severity": "warning"})
 
 
 def begin(store: RunStore, plan: Plan, prepared: Prepared, seed: int, argv: Sequence[str]) -> None:

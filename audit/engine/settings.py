@@ -49,32 +49,33 @@ def parse_settings(texts: Sequence[str], probes: Mapping[str, Probe]) -> dict[st
     return configs
 
 
-def configured(config: type[C], given: Mapping[str, Any], texts: Sequence[str]) -> C:
-    """A configuration that is not a probe's.
+def configured(kind: str, configs: Mapping[str, type[C]], given: Mapping[str, Any], texts: Sequence[str]) -> C:
+    """The configuration of a kind of training.
 
     Args:
-        config: its class.
+        kind: which.
+        configs: the class of every kind's.
         given: values by key, which win over the texts.
         texts: each `KEY=VALUE`.
 
     Raises:
         UsageError: with every unknown key or bad value at once.
     """
-    problems: list[str] = []
+    config, problems = configs[kind], []
     values: dict[str, Any] = {}
     for text in texts:
         key, equals, value = (part.strip() for part in text.partition("="))
         if not equals:
             problems.append(f"Expected KEY=VALUE, got {text!r}.")
         elif key not in config.model_fields:
-            problems.append(_unknown_key("this kind of training", config, key))
+            problems.append(_of_no_such_kind(kind, configs, key))
         else:
             values[key] = _parsed(value, config, key)
     for key, value in given.items():
         if key in config.model_fields:
             values[key] = value
         else:
-            problems.append(_unknown_key("this kind of training", config, key))
+            problems.append(_of_no_such_kind(kind, configs, key))
     try:
         found = config.model_validate(values)
     except ValidationError as error:
@@ -106,8 +107,15 @@ def _unknown_key(owner: str, config: type[BaseModel], key: str) -> str:
     return f"Expected a setting of {owner} among {', '.join(known) or '(none)'}, got {key!r}.{hint}"
 
 
+def _of_no_such_kind(kind: str, configs: Mapping[str, type[BaseModel]], key: str) -> str:
+    others = [other for other, config in configs.items() if key in config.model_fields]
+    if others:
+        return f"Expected a setting of `audit train {kind}`, got {key!r}, one of `audit train {'` or `'.join(others)}`."
+    return _unknown_key(f"`audit train {kind}`", configs[kind], key)
+
+
 def _explained(probe_id: str, found: Mapping[str, Any]) -> str:
-    place = ".".join(str(part) for part in found["loc"]) or "its settings"
+    place = ".".join([probe_id] * bool(probe_id) + [str(part) for part in found["loc"]])
     message = str(found["msg"]).removeprefix("Value error, ")
-    owner = f"{probe_id}." if probe_id else ""
-    return f"{owner}{place}: {message} (got {found['input']!r})."
+    got = f" (got {found['input']!r})." if found["loc"] else ""  # else the message names what of them does not fit
+    return f"{place}: {message}{got}" if place else f"{message}{got}"

@@ -75,9 +75,3 @@ def accuracy(subject: Subject, split: DataSplit) -> Share:
             batch = split.batch(start, start + AT_ONCE)
             right += int((subject.logits(batch.pixels).argmax(dim=1).cpu() == batch.labels).sum())
     return Share(right=right, n=n, value=right / n, interval=proportion(right, n))
-
-
-def shared(first: DataSplit, second: DataSplit) -> int:
-    """How many images of the second split are, by content, in the first."""
-    ours = set(first.sample_ids(range(len(first))))
-    return sum(identity in ours for identity in second.sample_ids(range(len(second))))

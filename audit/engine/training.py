@@ -14,7 +14,7 @@ from audit.engine.record import environment
 from audit.engine.reporter import Reporter
 from audit.engine.settings import configured
 from audit.engine.train_request import Kind, TrainRequest, check_files, specs_by_role
-from audit.engine.trained_file import accuracy, check_answers, shared, write
+from audit.engine.trained_file import accuracy, check_answers, write
 from audit.engine.training_context import CommandContext
 from audit.errors import TrainingError, UsageError
 from audit.loading.checks import check_subject
@@ -60,7 +60,7 @@ class _Work:
 
     def __init__(self, request: TrainRequest, budget: Budget, reporter: Reporter) -> None:
         self.request, self.reporter = request, reporter
-        self.config = configured(CONFIGS[request.kind], request.given, request.settings)
+        self.config = configured(request.kind, CONFIGS, request.given, request.settings)
         self.train_spec, self.eval_spec = specs_by_role(request.data)
         check_files(request)
         if self.eval_spec is not None:
@@ -216,7 +216,7 @@ class _Work:
         if self.eval_spec is None:
             return None
         split = again.data["eval"]
-        both = shared(self.split, split)
+        both = split.found_in(self.split)
         if both:
             text = f"{both} of the {len(split)} images of the eval data are among the training data: the test says less"
             self.ctx.diagnose("test_images_trained_on", text)

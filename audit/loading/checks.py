@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from audit.api import Batch, DataSplit, Subject
+from audit.api.subject import out_of_memory
 from audit.errors import DataError, SubjectError
 from audit.loading.gradient_checks import gradient_diagnostics
 from audit.schema import Diagnostic
+from audit.toolkit.batching import Batching, memory_for_one
 
 MOST_SAMPLES = 256
 BATCH_SIZE = 32
@@ -31,10 +33,11 @@ SATURATED_SHARE = 0.1
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Seen:
-    """Samples (on the subject's device) and the subject's logits on them."""
+    """Samples (on the subject's device) and the subject's logits on them, of which so many were computed at once."""
 
     batch: Batch
     logits: Tensor
+    at_once: int
 
     @property
     def scale(self) -> float:
@@ -56,12 +59,13 @@ def check_subject(subject: Subject, split: DataSplit) -> tuple[Diagnostic, ...]:
     Raises:
         DataError: when there are no samples, or their pixels do not fit the subject.
         SubjectError: when outputs are NaN or Inf, or are not one row of logits an image.
+        PrerequisiteError: when not even one image fits into memory.
     """
     if len(split) == 0:
         raise DataError("Expected at least one sample to check the model on, got an empty split. Choose another.")
     before = {name: buffer.detach().clone() for name, buffer in subject.model.named_buffers()}
     found: list[Diagnostic] = []
-    with _random_state_kept(subject.device), subject.untouched():
+    with _random_state_kept(subject.device), subject.untouched(), memory_for_one():
         seen = _look(subject, split)
         repeated, spread = _repeated(subject, seen)
         found += [
@@ -90,19 +94,10 @@ def _random_state_kept(device: torch.device) -> Iterator[None]:
 
 
 def _look(subject: Subject, split: DataSplit) -> _Seen:
-    batches, logits = [], []
-    for start in range(0, min(len(split), MOST_SAMPLES), BATCH_SIZE):
-        batch = split.batch(start, min(start + BATCH_SIZE, MOST_SAMPLES))
-        _check_pixels(batch, subject)
-        with torch.no_grad():
-            logits.append(subject.logits(batch.pixels))
-        if tuple(logits[-1].shape) != (len(batch.labels), subject.num_classes):
-            raise SubjectError(
-                f"Expected logits of shape {(len(batch.labels), subject.num_classes)}, got {tuple(logits[-1].shape)}. "
-                "Return one row of logits an image, whatever the batch."
-            )
-        batches.append(batch)
-    rows = torch.cat(logits)
+    batching = Batching(BATCH_SIZE)
+    seen = batching.parts(min(len(split), MOST_SAMPLES), lambda rows: _answered(subject, split, rows))
+    batches = [batch for batch, _ in seen]
+    rows = torch.cat([logits for _, logits in seen])
     broken = (~torch.isfinite(rows)).any(1).nonzero()[:, 0].tolist()
     if broken:
         first = f"{split.sample_ids(broken[:1])[0]} at position {broken[0]}"
@@ -113,7 +108,21 @@ def _look(subject: Subject, split: DataSplit) -> _Seen:
         )
     pixels = torch.cat([batch.pixels for batch in batches]).to(subject.device)
     labels = torch.cat([batch.labels for batch in batches]).to(subject.device)
-    return _Seen(Batch(pixels, labels, range(len(rows))), rows)
+    return _Seen(Batch(pixels, labels, range(len(rows))), rows, batching.most)
+
+
+def _answered(subject: Subject, split: DataSplit, rows: slice) -> tuple[Batch, Tensor]:
+    """A batch, and the subject's logits on it."""
+    batch = split.batch(rows.start, rows.stop)
+    _check_pixels(batch, subject)
+    with torch.no_grad():
+        logits = subject.logits(batch.pixels)
+    if tuple(logits.shape) != (len(batch.labels), subject.num_classes):
+        raise SubjectError(
+            f"Expected logits of shape {(len(batch.labels), subject.num_classes)}, got {tuple(logits.shape)}. "
+            "Return one row of logits an image, whatever the batch."
+        )
+    return batch, logits
 
 
 def _check_pixels(batch: Batch, subject: Subject) -> None:
@@ -149,7 +158,7 @@ def _saturated(seen: _Seen) -> list[Diagnostic]:
 
 def _repeated(subject: Subject, seen: _Seen) -> tuple[list[Diagnostic], float]:
     """Whether a second forward gives the same, and by how much it differs."""
-    pixels = seen.batch.pixels[:BATCH_SIZE]
+    pixels = seen.batch.pixels[: seen.at_once]
     with torch.no_grad():
         spread = float((subject.logits(pixels) - seen.logits[: len(pixels)]).abs().max())
     if spread == 0:
@@ -167,6 +176,8 @@ def _alone(subject: Subject, seen: _Seen, spread: float) -> list[Diagnostic]:
         with torch.no_grad():
             alone = torch.cat([subject.logits(image[None]) for image in pixels])
     except Exception as error:
+        if out_of_memory(error):
+            raise
         cause = error.__cause__ or error
         reason = (str(cause).strip().splitlines() or [""])[0]
         text = f"the model fails on a single image ({type(cause).__name__}: {reason}), so it may use its batch"

@@ -9,6 +9,7 @@ from torch import Tensor
 from audit.api import Batch, Subject
 from audit.errors import SubjectError
 from audit.schema import Diagnostic
+from audit.toolkit.batching import Batching
 
 GRADIENT_SAMPLES = 64
 BATCH_SIZE = 32
@@ -25,20 +26,19 @@ def gradient_diagnostics(subject: Subject, batch: Batch) -> list[Diagnostic]:
     Returns:
         Diagnostics with the codes `no_gradient` alone, or `nonfinite_gradient` and `zero_gradient`.
     """
-    rows = []
-    for start in range(0, min(GRADIENT_SAMPLES, len(batch.labels)), BATCH_SIZE):
-        pixels = batch.pixels[start : min(start + BATCH_SIZE, GRADIENT_SAMPLES)].clone().requires_grad_()
-        labels = batch.labels[start : start + len(pixels)].to(subject.device)
-        try:
-            loss = F.cross_entropy(subject.logits(pixels), labels, reduction="sum")
-            gradient = torch.autograd.grad(loss, pixels, allow_unused=True)[0]
-        except torch.OutOfMemoryError:
-            raise
-        except (RuntimeError, NotImplementedError, SubjectError) as error:
-            return [_no_gradient((str(error.__cause__ or error).strip().splitlines() or [""])[0])]
-        if gradient is None:
-            return [_no_gradient("its output does not depend on the pixels")]
-        rows.append(gradient.flatten(1))
+
+    def gradient(rows: slice) -> Tensor | None:
+        pixels, labels = batch.pixels[rows].clone().requires_grad_(), batch.labels[rows].to(subject.device)
+        loss = F.cross_entropy(subject.logits(pixels), labels, reduction="sum")
+        return torch.autograd.grad(loss, pixels, allow_unused=True)[0]
+
+    try:
+        found = Batching(BATCH_SIZE).parts(min(GRADIENT_SAMPLES, len(batch.labels)), gradient)
+    except (RuntimeError, NotImplementedError, SubjectError) as error:
+        return [_no_gradient((str(error.__cause__ or error).strip().splitlines() or [""])[0])]
+    rows = [part.flatten(1) for part in found if part is not None]
+    if len(rows) < len(found):
+        return [_no_gradient("its output does not depend on the pixels")]
     return _oddities(torch.cat(rows))
 
 

@@ -13,11 +13,13 @@ from scipy.special import bdtr
 from torch import nn
 
 from audit.api import DataSplit
+from audit.errors import PrerequisiteError
 from audit.loading.models import LoadedSubject
 from audit.loading.preprocess import Geometry, Normalisation, Preprocessing
 from audit.loading.preprocess_choice import Shape
 from audit.loading.preprocess_option import CIFAR, IMAGENET
 from audit.schema import Diagnostic
+from audit.toolkit.batching import Batching, memory_for_one
 
 SplitMaker = Callable[[Geometry], DataSplit]
 """The same samples in the same order, read under another geometry."""
@@ -92,7 +94,7 @@ def preprocessing_selftest(
                 model, other, loaded.subject.device, batch_size, least
             )
         except Exception as error:  # networks and guards of compiled programs raise any kind
-            if isinstance(error, torch.OutOfMemoryError) or geometry == loaded.preprocessing.geometry:
+            if isinstance(error, PrerequisiteError) or geometry == loaded.preprocessing.geometry:
                 raise
             continue  # the network does not take images of the native size
         options[alternative.name] = alternative.preprocessing.option()
@@ -142,14 +144,17 @@ def _same(left: Normalisation, right: Normalisation, channels: int) -> bool:
 
 def _correct(model: nn.Module, split: DataSplit, device: torch.device, batch_size: int) -> npt.NDArray[np.bool_]:
     """Which samples are right; a row with NaN is wrong."""
-    rows = []
-    for start in range(0, len(split), batch_size):
-        batch = split.batch(start, start + batch_size)
+
+    def right(rows: slice) -> npt.NDArray[np.bool_]:
+        batch = split.batch(rows.start, rows.stop)
         with torch.no_grad():
             logits = model(batch.pixels.to(device))
         finite = torch.isfinite(logits).all(1)
-        rows.append(((logits.argmax(1) == batch.labels.to(device)) & finite).cpu().numpy())
-    return np.concatenate(rows)
+        found: npt.NDArray[np.bool_] = ((logits.argmax(1) == batch.labels.to(device)) & finite).cpu().numpy()
+        return found
+
+    with memory_for_one():
+        return np.concatenate(Batching(batch_size).parts(len(split), right))
 
 
 def _correct_unless_far_behind(

@@ -98,6 +98,8 @@ class Diagnostic(Frozen):
     code: str
     text: str
     severity: Literal["info", "warning"] = "warning"
+    conclusion: bool = False
+    """Whether it is what the probe comes to, in words: said wherever the probe's numbers are."""
 
 
 class Reason(Frozen):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -10,6 +11,7 @@ import torch
 
 from audit.api import Inconclusive
 from audit.api.subject import out_of_memory
+from audit.errors import PrerequisiteError
 
 T = TypeVar("T")
 
@@ -46,3 +48,12 @@ class Batching:
             raise Inconclusive("memory", text)
         self.most = max(1, tried // 2)
         torch.cuda.empty_cache()  # does nothing where CUDA was not used
+
+
+@contextmanager
+def memory_for_one() -> Iterator[None]:
+    """Outside of a probe, that not even one image fits is an error like others."""
+    try:
+        yield
+    except Inconclusive as outcome:
+        raise PrerequisiteError(f"Expected memory for one image at a time, got too little. {outcome.text}") from outcome

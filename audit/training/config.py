@@ -83,6 +83,8 @@ class AdversarialConfig(TrainingConfig):
     def _radius_fits_the_norm(self) -> AdversarialConfig:
         if parse_eps(self.eps, self.norm) == 0:
             raise ValueError(f"Expected a radius above 0, got {self.eps}. Use `audit train standard` for none.")
+        if self.recipe == "fgsm-rs" and self.steps != 1 and "steps" in self.model_fields_set:
+            raise ValueError(f"Expected no steps with fgsm-rs, which takes one, got {self.steps}. Leave them out.")
         object.__setattr__(self, "eps", canonical_eps(self.eps, self.norm))
         return self
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -136,9 +136,13 @@ def distillation(subject: Subject, data: Data, config: DistillationProbeConfig, 
         controls_passed=all(control.passed for control in controls),
         behaviour_shown=behaviour.passed,
     )
-    if behaviour.passed or verdict == "CANNOT TELL":  # what was detected needs no proof that it can be
+    if behaviour.passed or verdict == "CANNOT TELL":
         yield behaviour
-    ctx.diagnose("masking", f"Masking {verdict}: {why}.", "info" if verdict == "NOT DETECTED" else "warning")
+    else:  # what was found needs no proof that it can be
+        text = f"A control that only an absence of masking needs did not pass: {behaviour.name}, {behaviour.observed}."
+        ctx.diagnose("control_not_needed", text, "info")
+    severity: Literal["info", "warning"] = "info" if verdict == "NOT DETECTED" else "warning"
+    ctx.diagnose("masking", f"Masking {verdict}: {why}.", severity, conclusion=True)
     if {"student", "twin"} <= set(outcomes):
         for code, text in conclude(outcomes, config.temperature):
             ctx.diagnose(code, text, "info")

@@ -127,7 +127,9 @@ def judged(outcome: Outcome, *, controls_passed: bool, behaviour_shown: bool = T
     """
     n = outcome.n_correct
     if not controls_passed or n < FEWEST_RIGHT:
-        few = f"only {n} samples are right" if n < FEWEST_RIGHT else "the controls failed"
+        few = (
+            f"only {n} {'sample is' if n == 1 else 'samples are'} right" if n < FEWEST_RIGHT else "the controls failed"
+        )
         return "CANNOT TELL", few
     flagged = {kind: significantly_many(count, n) for kind, count in outcome.flagged().items()}
     hidden = outcome.hidden()

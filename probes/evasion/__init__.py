@@ -115,7 +115,7 @@ def evasion(subject: Subject, data: Data, config: EvasionConfig, ctx: RunContext
         checks += check_strength(outcome)
     yield from (check.control for check in checks)
     evaluation = summary(checks)
-    ctx.diagnose(evaluation.code, evaluation.text, evaluation.severity)
+    ctx.diagnose(evaluation.code, evaluation.text, evaluation.severity, conclusion=True)
     diagnose(list(outcomes.values()), n, ctx)
     for outcome in outcomes.values():
         yield from measurements(outcome, config, subject.num_classes)

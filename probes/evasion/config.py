@@ -30,6 +30,10 @@ CONTROLLED = 64
 """Samples of the positive control, at most."""
 PRESSED, SQUARE_PRESSED = 64, 32
 """First samples of a run on which, where they stand, a longer search and all of Square's queries check the plan's."""
+DRAWS = 20
+"""Passes that a search takes the mean of where the model answers at random (Athalye et al. 2018, arXiv 1802.00420)."""
+VOTES = 5
+"""Calls of such a model of which most decide whether an image is right or wrong."""
 SHORT_SQUARE, LEAST_LONGER = 25, 100
 """Square spends that part of its queries on every sample that stands, and all if it breaks one so or of those pressed.
 The longer search has twice the steps, and at least that many."""

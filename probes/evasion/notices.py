@@ -25,6 +25,10 @@ TEXTS = {
 
 def diagnose(outcomes: Sequence[Outcome], n: int, ctx: RunContext) -> None:
     """Records each notice that applies once, with its counts in every norm; n samples were asked for."""
+    zero = [outcome.norm for outcome in outcomes if set(outcome.eps) == {"0"}]
+    if zero:
+        text = f"No radius but 0 in {', '.join(zero)}: nothing was changed there, and what stays right is the accuracy."
+        ctx.diagnose("radius_zero", text)
     for code, text in TEXTS.items():
         found = [(outcome, _count(code, outcome, n)) for outcome in outcomes]
         counts = [f"{count} of {_base(code, outcome, n)} in {outcome.norm}" for outcome, count in found if count]

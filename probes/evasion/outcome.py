@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from audit.api import Claim, Measurement, Tally
+from audit.attacks.census import SAME
 from audit.toolkit.norms import Norm, radius_with_slack
 from audit.toolkit.statistics import proportion
-from probes.evasion.config import AttackName, EvasionConfig, finders
+from probes.evasion.config import DRAWS, VOTES, AttackName, EvasionConfig, finders
 
 Mask = npt.NDArray[np.bool_]
 
@@ -94,6 +95,7 @@ def measurements(outcome: Outcome, config: EvasionConfig, num_classes: int) -> I
         f"attacks: {config.attack_text(num_classes)}",
         "white-box, pixels in [0, 1] before rounding to 8 bits, every candidate verified in float32",
         "not robust: wrong without an attack, a tie at the top, or driven to NaN",
+        *_by_votes(outcome),
     )
     n, n_correct = outcome.n, int(outcome.correct.sum())
     for index, eps in enumerate(outcome.eps):
@@ -129,8 +131,15 @@ def clean_accuracy(outcome: Outcome) -> Measurement:
         n=outcome.n,
         claim=Claim.ESTIMATE,
         interval=proportion(right, outcome.n),
-        assumptions=("a tie at the top is not correct",),
+        assumptions=("a tie at the top is not correct", *_by_votes(outcome)),
     )
+
+
+def _by_votes(outcome: Outcome) -> tuple[str, ...]:
+    """How a sample is right where answers change from call to call; see `units.attack_chunk`."""
+    if not (outcome.arrays["census_changed"] > SAME).any():
+        return ()
+    return (f"the model answers at random: right is what most of {VOTES} calls say, gradients are means of {DRAWS}",)
 
 
 def _survival(outcome: Outcome) -> Iterator[Measurement]:

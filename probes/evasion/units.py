@@ -15,9 +15,11 @@ from audit.attacks.target import opened
 from audit.toolkit.norms import noisy, parse_eps, radius_with_slack, widest
 from audit.toolkit.verification import VerifiedCandidates, decide, survives_8bit, verify
 from probes.evasion.config import (
+    DRAWS,
     SHORT_SHARE,
     SHORT_SQUARE,
     SQUARE_PRESSED,
+    VOTES,
     AttackName,
     EvasionConfig,
     in_ball,
@@ -28,10 +30,6 @@ from probes.evasion.searches import Plan, Searches
 
 SHOWN = 6
 """Adversarial images that a unit keeps, those nearest to their originals."""
-DRAWS = 20
-"""Passes that a search takes the mean of where the model answers at random (Athalye et al. 2018, arXiv 1802.00420)."""
-VOTES = 5
-"""Calls of such a model of which most decide whether an image is right or wrong."""
 
 
 def chunks(config: EvasionConfig, n: int, twin: str) -> list[Unit]:

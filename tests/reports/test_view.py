@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from audit.schema import Claim, Outcome, ProbeResult, Report, Status
+from audit.schema import Claim, Diagnostic, Outcome, ProbeResult, Report, Status
 from reports.view import build_view
 from reports.view_measures import Registry, headlines
 from tests.reports import sample
@@ -29,6 +29,20 @@ def test_summary_follows_from_the_verdicts(report: Report):
     assert steps.more == "and 2 more below"
     assert steps.items[0].startswith("Do not rely on poisoning: a control of it failed.")
     assert steps.items[1] == "Rule ROB-1: bring robust accuracy to at least 30\u00a0%, or have a waiver approved."
+
+
+def test_what_probes_conclude_is_in_the_summary(report: Report):
+    said = Diagnostic(code="evaluation", text="Evaluation RELIABLE: all passed.", severity="info", conclusion=True)
+    results = tuple(
+        found.model_copy(update={"diagnostics": (said, *found.diagnostics)}) if found.probe == "evasion" else found
+        for found in report.record.results
+    )
+    for gate in (report.gate, None):
+        record = report.record.model_copy(update={"results": results})
+        blocks = build_view(report.model_copy(update={"record": record, "gate": gate}), {}).summary
+        items = {block.heading: block.items for block in blocks}
+        assert items["What probes conclude"] == ("Evasion: Evaluation RELIABLE: all passed.",)
+        assert items["What to be wary of"] == ("Evasion: Gradients vanish on 3 % of the samples.",)
 
 
 def test_inconclusive_says_how_many_more_samples(report: Report):

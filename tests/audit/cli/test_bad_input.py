@@ -217,6 +217,7 @@ FACTORIES = """
     def nan(): return Returns(lambda z: z * float("nan"))
     def sometimes_nan(): return Returns(lambda z: torch.where(z[:, :1] > 0, z, z / 0 * 0))
     def random(): return Returns(lambda z: z + 5 * torch.randn_like(z))
+    def calm(): return Returns(lambda z: z)
     def two(): return Returns(lambda z: z[:, :2])
     def one(): return Returns(lambda z: z[:, :1])
     def feature_map(): return Returns(lambda z: z[:, :, None, None])
@@ -260,6 +261,16 @@ def test_a_model_that_answers_at_random_decides_nothing(audit, tmp_path):
     assert ended.out.splitlines()[-1].startswith("INCONCLUSIVE")
     record = json.loads((tmp_path / "run/results.json").read_text())
     assert {result["status"] for result in record["results"]} == {"inconclusive"}
+
+
+def test_samples_cuts_what_is_measured_and_not_what_is_trained_on(audit, tmp_path):
+    ended = audit(*user_run(tmp_path, "calm", "--data", "train=sklearn:digits"))
+    assert ended.code == 0, ended
+    used = {found["role"]: found["n_used"] for found in json.loads((tmp_path / "run/results.json").read_text())["data"]}
+    assert used == {"eval": 60, "train": 1797}
+    record = json.loads((tmp_path / "run/results.json").read_text())
+    overlap = next(check for check in record["subject"]["checks"] if check["code"] == "eval_among_train")
+    assert overlap["text"].startswith("60 of the 60 images of the eval data are among the train data")
 
 
 def test_a_model_of_two_classes_is_audited(audit, tmp_path):

@@ -201,7 +201,8 @@ def test_more_outputs_than_classes_is_said(audit, tmp_path):
         (("--data", TRAIN, "--set", "epoch=3"), 2, "Did you mean epochs?"),
         (("--data", TRAIN, "--set", "epochs"), 2, "Expected KEY=VALUE, got 'epochs'"),
         (("--data", TRAIN, "--epochs", 0), 2, "epochs: Input should be greater than or equal to 1 (got 0)"),
-        (("--data", TRAIN, "--eps", "8/255"), 2, "Expected a setting of this kind of training among"),
+        (("--data", TRAIN, "--eps", "8/255"), 2, "got 'eps', one of `audit train adversarial`"),
+        (("--data", TRAIN, "--set", "temperature=9"), 2, "got 'temperature', one of `audit train distill`"),
         (("--data", TRAIN, "--teacher", "t.safetensors"), 2, "Expected --teacher with distill alone"),
         (("--data", TRAIN, "--teacher-model", MODEL), 2, "Expected --teacher WEIGHTS with --teacher-model"),
         (("--data", TRAIN, "--out", "w.pt"), 2, "Expected --out FILE.safetensors, got w.pt"),
@@ -393,6 +394,22 @@ def test_a_model_that_misbehaves_is_told_before_it_is_trained(audit, tmp_path, n
     assert ended.code == 2
     assert text in ended.err
     assert "internal error" not in ended.err
+
+
+def test_one_step_is_not_several(audit, tmp_path):
+    words = ("--data", TRAIN, "--recipe", "fgsm-rs", "--set", "steps=5", "--out", tmp_path / "w.safetensors")
+    ended = audit("train", "adversarial", *SUBJECT, *words)
+    assert ended.code == 2
+    assert "error: Expected no steps with fgsm-rs, which takes one, got 5" in ended.err
+
+
+def test_what_another_kind_of_training_left_unfinished_is_left_alone(audit, tmp_path, network):
+    out = tmp_path / "w.safetensors"
+    theirs = tmp_path / "w.safetensors.teacher.unfinished"
+    theirs.write_bytes(b"of a distillation")
+    words = ("--model", network, "--allow-code", "--preprocess", "none", "--data", TRAIN, *QUICK)
+    assert audit("train", "standard", *words, "--out", out, "--fresh").code == 0
+    assert theirs.read_bytes() == b"of a distillation"
 
 
 def test_a_teacher_is_not_overwritten(audit, tmp_path, network):

@@ -19,6 +19,11 @@ def test_probes_without_settings_keep_their_defaults():
     assert parse_settings([], PROBES) == {}
 
 
+def test_settings_that_do_not_go_together_are_the_probe_s():
+    with pytest.raises(UsageError, match=r"(?m)^evasion: Expected an attack for 'linf', got cw alone.*norms=l2\.$"):
+        parse_settings(["evasion.norms=linf", "evasion.attacks=cw"], PROBES)
+
+
 def test_every_problem_is_named_at_once():
     texts = ["acuracy.level=0.9", "accuracy.levle=0.9", "accuracy.level=2", "accuracy"]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from audit.api import DataSplit, Subject
-from audit.errors import DataError, SubjectError
+from audit.errors import DataError, PrerequisiteError, SubjectError
 from audit.loading.checks import adapted, check_subject
 from tests.splits import array_split
 
@@ -123,6 +123,22 @@ def test_only_missing_gradients_reduce_access() -> None:
     reduced = adapted(blind, check_subject(blind, SPLIT))
     assert reduced.access == {"weights", "logits", "labels"}
     assert dataclasses.replace(reduced, access=blind.access).digest == blind.digest
+
+
+def of_small_memory(x: Tensor) -> Tensor:
+    if len(x) > 5:
+        raise torch.OutOfMemoryError("full")
+    return x
+
+
+def test_images_that_do_not_fit_at_once_are_taken_in_parts() -> None:
+    assert found(Net(before=of_small_memory)) == {}
+    assert found(Net(before=of_small_memory, after=noisy)).keys() == {"nondeterministic"}
+
+
+def test_memory_for_no_image_at_all() -> None:
+    with pytest.raises(PrerequisiteError, match="Expected memory for one image at a time"):
+        check_subject(subject(Net(before=lambda x: of_small_memory(x.repeat(6, 1, 1, 1)))), SPLIT)
 
 
 def test_nothing_is_left_changed() -> None:

@@ -4,7 +4,7 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,7 +74,7 @@ class StubContext(RunContext):
     def progress(self, items: Iterable[Any], what: str, total: int | None = None) -> Iterable[Any]:
         return items
 
-    def diagnose(self, code: str, text: str, severity: Literal["info", "warning"] = "warning") -> None:
+    def diagnose(self, code, text, severity="warning", *, conclusion=False):
         self.diagnostics.setdefault(code, text)
 
     def evidence(self, name: str, content: bytes, kind: str, text: str = "") -> Evidence:

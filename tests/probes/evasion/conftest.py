@@ -53,7 +53,7 @@ class StubContext(RunContext):
     def progress(self, items, what, total=None):
         return items
 
-    def diagnose(self, code, text, severity="warning"):
+    def diagnose(self, code, text, severity="warning", *, conclusion=False):
         self.diagnostics.setdefault(code, Diagnostic(code=code, text=text, severity=severity))
 
     def evidence(self, name, content, kind, text=""):

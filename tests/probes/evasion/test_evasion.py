@@ -52,6 +52,13 @@ def test_l1_has_the_whole_of_it(audited, digits):
     assert robust["1"].value <= euclidean.measured("robust_accuracy", "l2")["0.125"].value
 
 
+def test_at_radius_zero_nothing_is_attacked_and_that_is_said(audited, digits):
+    pixels, labels, model = digits
+    found = audited(model, pixels, labels, classes=10, norms="linf", eps_linf="0", samples=40, **SHORT)
+    assert found.measured("robust_accuracy", "linf")["0"].value == found.measured("clean_accuracy").value
+    assert "nothing was changed there" in found.ctx.diagnostics["radius_zero"].text
+
+
 def test_carlini_wagner_by_name(audited, digits):
     pixels, labels, model = digits
     settings = {"norms": "linf,l2", "eps_linf": "0.1", "eps_l2": "0.5,3", "samples": 32, "attacks": "cw,pgd"}

@@ -94,6 +94,9 @@ def test_masked_models_are_called_so(base, examined, honest, name, verdict, chec
 
 def test_a_random_layer_is_suspect(base, examined):
     found = examined(masked.masked_versions(base, 0)["noise-layer"], samples=24, steps=4, queries=50, targets=2)
+    stated = [fact for fact in found.facts if getattr(fact, "metric", "").endswith("accuracy")]
+    assert len(stated) > 1
+    assert all(any("most of 5 calls" in text for text in fact.assumptions) for fact in stated)
     assert found.verdict == "SUSPECT"
     assert not found.controls["deterministic"].passed
 
