@@ -164,9 +164,10 @@ class Pool(Generic[S]):
     def _advance(self, running: _Running, jobs: Jobs, state: S) -> tuple[_Running, Jobs, S]:
         """One look, and what follows from it; jobs that have ended are written down and leave."""
         images = self.attack.images(state)
-        look = self.target.look(
+        look = self.target.search(
             images,
             lambda logits, rows: losses.of(self.attack.loss, logits, jobs.take(rows)),
+            jobs.labels,
             gradient=self.attack.gradient,
         )
         fools = (losses.margin(look.logits, jobs.labels) >= 0) | ~look.logits.isfinite().all(dim=1)

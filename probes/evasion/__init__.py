@@ -92,10 +92,11 @@ def evasion(subject: Subject, data: Data, config: EvasionConfig, ctx: RunContext
     controls = ctx.map(partial(attack_chunk, subject, split, None), control_units(config, subject.input_shape, n))
     twin = trained_twin(subject, data, config, ctx)
     work = partial(attack_chunk, subject, split, twin)
-    units = chunks(config, n, twin.digest if twin else "")
+    size = config.at_once(subject.device.type)
+    units = chunks(config, n, size, twin.digest if twin else "")
     outcomes = _outcomes(config, math.prod(subject.input_shape), ctx.map(work, units))
     if len(controls) < len(config.norms) or len(outcomes) < len(config.norms):
-        text = f"The budget ended before {min(config.chunk, n)} samples were attacked in each norm; raise it, or lower "
+        text = f"The budget ended before {min(size, n)} samples were attacked in each norm; raise it, or lower "
         raise Inconclusive("budget", text + "evasion.chunk.")
     most = max(outcomes.values(), key=lambda outcome: outcome.n)
     yield clean_accuracy(most)

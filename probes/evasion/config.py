@@ -110,8 +110,15 @@ class EvasionConfig(ProbeConfig):
     """First samples of the `train` data that the twin is trained on."""
     samples: int = Field(default=512, ge=1)
     """First samples of the permuted order; fewer when the split is shorter."""
-    chunk: int = Field(default=128, ge=1)
-    """Samples attacked together, and lost together when a run is killed."""
+    chunk: int | None = Field(default=None, ge=1)
+    """Samples attacked together, and lost together when a run is killed; by default 128, and 1024 on a GPU."""
+    precision: Literal["auto", "float32"] = "auto"
+    """auto searches on a GPU's tensor cores (TF32), and computes again exactly what seems to fool the model. Whatever
+    is reported is verified in float32."""
+
+    def at_once(self, device: str) -> int:
+        """Samples attacked together on a type of device."""
+        return self.chunk or {"cpu": 128}.get(device, 1024)
 
     @model_validator(mode="after")
     def _radii_for_every_norm(self) -> Self:

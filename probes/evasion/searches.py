@@ -51,13 +51,14 @@ class Plan:
     targets: int
     queries: int
     pressed: int
+    precision: str
 
     @classmethod
     def of(cls, config: EvasionConfig, norm: Norm) -> Plan:
         """The plan of a norm."""
         return cls(
             norm, config.radii(norm), config.attacks, config.steps, config.pgd_steps, config.cw_steps,
-            config.restarts, config.targets, config.queries, PRESSED,
+            config.restarts, config.targets, config.queries, PRESSED, config.precision,
         )  # fmt: skip
 
     @classmethod

@@ -32,15 +32,18 @@ SHOWN = 6
 """Adversarial images that a unit keeps, those nearest to their originals."""
 
 
-def chunks(config: EvasionConfig, n: int, twin: str) -> list[Unit]:
-    """The units of n samples; norms alternate, so that a budget that ends cuts both alike. `twin` is its digest."""
+def chunks(config: EvasionConfig, n: int, size: int, twin: str) -> list[Unit]:
+    """The units of n samples, of that size; norms alternate, so that a budget that ends cuts both alike.
+
+    `twin` is its digest.
+    """
     return [
         Unit(
-            name=f"{norm}/{start}-{min(start + config.chunk, n)}",
+            name=f"{norm}/{start}-{min(start + size, n)}",
             params=Plan.of(config, norm).params() | {"twin": twin},
-            positions=range(start, min(start + config.chunk, n)),
+            positions=range(start, min(start + size, n)),
         )
-        for start in range(0, n, config.chunk)
+        for start in range(0, n, size)
         for norm in config.norms
     ]
 
@@ -53,7 +56,8 @@ def attack_chunk(subject: Subject, split: DataSplit, twin: Subject | None, unit:
     plan = Plan.read(unit.params)
     batch = split.take(unit.positions)
     positions = torch.tensor(list(unit.positions))
-    with opened(subject, seed=int(torch.randint(2**31, (), generator=ctx.torch_generator("subject")))) as target:
+    seed, fast = int(torch.randint(2**31, (), generator=ctx.torch_generator("subject"))), plan.precision == "auto"
+    with opened(subject, seed=seed, fast=fast) as target:
         samples = Samples.start(batch, decide(subject, batch.pixels, batch.labels))
         right = samples.clean.correct
         census = take_census(target, batch.pixels[right], batch.labels[right])
@@ -200,7 +204,7 @@ class _Chunk:
         if not len(rows):
             return
         self.met_transfer[rows] = True
-        with opened(twin) as target:
+        with opened(twin, fast=self.plan.precision == "auto") as target:
             candidates = Searches(target, self.samples, self.plan, self.ctx.torch_generator).longer(rows, radii)
         self.by_transfer |= self._tried("transfer", rows, radii, candidates)
 

@@ -11,10 +11,13 @@ from PIL import Image
 from torch import nn
 
 from audit.api import Claim, Inconclusive
+from audit.attacks import target as targets
 from audit.schema import Measurement
 from audit.toolkit.norms import parse_eps
+from fixtures import masked
 from probes.evasion import EvasionConfig, evasion
 from probes.evasion.config import finders
+from tests.audit.attacks.test_target import Rounded, in_bfloat16
 
 SHORT = {"steps": 20, "pgd_steps": 10, "targets": 3, "queries": 100}
 LINF = {"norms": "linf", "eps_linf": "2/255,8/255,0.1,0.3", "samples": 96, "chunk": 40, **SHORT}
@@ -50,6 +53,24 @@ def test_l1_has_the_whole_of_it(audited, digits):
     euclidean = audited(model, pixels, labels, classes=10, norms="l2", eps_l2="1,0.125", samples=64, chunk=64, **SHORT)
     assert robust["1"].value >= euclidean.measured("robust_accuracy", "l2")["1"].value
     assert robust["1"].value <= euclidean.measured("robust_accuracy", "l2")["0.125"].value
+
+
+def test_searching_coarsely_breaks_as_many(audited, monkeypatch):
+    """As on a GPU's tensor cores, here in bfloat16; on a network that was trained to withstand."""
+    pixels, labels = (part[masked.TRAINING : masked.TRAINING + 64] for part in masked.digits())
+    settings = {**LINF, "eps_linf": "0.05,0.1,0.15,0.2", "samples": 64}
+    model = Rounded(masked.adversarial(3))
+    exact = audited(model, pixels, labels, classes=10, **settings)
+    monkeypatch.setattr(targets, "tensor_cores", in_bfloat16)
+    monkeypatch.setattr(targets, "has_tensor_cores", lambda device: True)
+    audited(model, pixels, labels, classes=10, **{**settings, "samples": 12}, attacks="pgd", precision="float32")
+    assert not model.passes[True]
+    before = model.passes[False]
+    quick = audited(model, pixels, labels, classes=10, **settings)
+    assert model.passes[True] > 2 * (model.passes[False] - before)
+    assert quick.verdict == exact.verdict == "RELIABLE"
+    for eps, found in exact.measured("robust_accuracy", "linf").items():
+        assert quick.measured("robust_accuracy", "linf")[eps].value == pytest.approx(found.value, abs=1.5 / 64)
 
 
 def test_at_radius_zero_nothing_is_attacked_and_that_is_said(audited, digits):
