@@ -57,6 +57,10 @@ class Registry:
         """The declaration of a metric, or None when no card has it."""
         return self._specs.get(metric)
 
+    def place(self, metric: str) -> int:
+        """Where the metric stands among those declared; what no card has comes last."""
+        return list(self._specs).index(metric) if metric in self._specs else len(self._specs)
+
     def style(self, metric: str) -> Style:
         """How the metric's values are written."""
         return style_of(self.spec(metric), metric)
@@ -114,15 +118,21 @@ def _group(metric: str, found: list[Measurement], registry: Registry) -> MetricG
 
 
 def headlines(result: ProbeResult, registry: Registry, judged: Iterable[str]) -> tuple[Number, ...]:
-    """Up to three numbers that answer the probe's question: judged ones first, then one of each metric."""
+    """Up to three numbers that answer the probe's question: judged ones first, then one of each metric as declared."""
     wanted = frozenset(judged)
     first_of_metric: dict[str, Measurement] = {}
     for measurement in result.measurements:
-        if measurement.claim is not Claim.ESTIMATE and "eps" in measurement.where:
+        first = first_of_metric.setdefault(measurement.metric, measurement)
+        grown = "eps" in measurement.where and _but_eps(measurement) == _but_eps(first)
+        if grown and measurement.claim is not Claim.ESTIMATE:
             first_of_metric[measurement.metric] = measurement  # of a bound over growing radii, the last says most
-        first_of_metric.setdefault(measurement.metric, measurement)
     settings = Counter(measurement.metric for measurement in result.measurements)
-    telling = [m for m in first_of_metric.values() if settings[m.metric] <= _TOO_MANY_SETTINGS]
+    in_order = sorted(first_of_metric.values(), key=lambda m: registry.place(m.metric))
+    telling = [m for m in in_order if settings[m.metric] <= _TOO_MANY_SETTINGS]
     ranked = [m for m in result.measurements if measurement_id(m.metric, m.where) in wanted]
-    ranked += [m for m in telling or first_of_metric.values() if m not in ranked]
+    ranked += [m for m in telling or in_order if m not in ranked]
     return tuple(number_of(measurement, registry) for measurement in ranked[:_HEADLINES])
+
+
+def _but_eps(measurement: Measurement) -> dict[str, str | int | float | bool]:
+    return {key: value for key, value in measurement.where.items() if key != "eps"}

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from audit.catalog import all_probes
 from audit.schema import Claim, Diagnostic, Outcome, ProbeResult, Report, Status
 from reports.view import build_view
 from reports.view_measures import Registry, headlines
@@ -98,6 +99,19 @@ def test_of_bounds_over_radii_the_last_leads_and_of_others_the_first():
     result = ProbeResult(probe="evasion", version=1, status=Status.MEASURED, measurements=found)
     numbers = headlines(result, Registry(sample.record(())), ())
     assert [number.setting for number in numbers] == ["eps = 2", "model = 1"]
+
+
+def test_the_metric_that_is_declared_first_leads_in_the_first_norm():
+    told = [("evasion.clean_accuracy", Claim.ESTIMATE, {})]
+    told += [("evasion.robust_accuracy", Claim.UPPER_BOUND, {"norm": norm, "eps": eps})
+             for norm, eps in (("linf", "1/255"), ("linf", "8/255"), ("l2", "0.5"), ("l2", "1"))]  # fmt: skip
+    found = tuple(sample._share(metric, 0.5, 0.1, 100, claim, **where) for metric, claim, where in told)
+    result = ProbeResult(probe="evasion", version=1, status=Status.MEASURED, measurements=found)
+    record = sample.record(()).model_copy(update={"cards": (all_probes()["evasion"].card,)})
+    numbers = headlines(result, Registry(record), ())
+    assert [(number.metric, number.setting) for number in numbers] == [
+        ("evasion.robust_accuracy", "eps = 8/255, norm = linf"), ("evasion.clean_accuracy", ""),
+    ]  # fmt: skip
 
 
 def test_what_was_not_measured(report: Report):
