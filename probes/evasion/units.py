@@ -33,10 +33,7 @@ SHOWN = 6
 
 
 def chunks(config: EvasionConfig, n: int, size: int, twin: str) -> list[Unit]:
-    """The units of n samples, of that size; norms alternate, so that a budget that ends cuts both alike.
-
-    `twin` is its digest.
-    """
+    """The units of n samples; norms alternate, so that a budget that ends cuts both alike. `twin` is its digest."""
     return [
         Unit(
             name=f"{norm}/{start}-{min(start + size, n)}",
