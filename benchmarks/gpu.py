@@ -1,13 +1,13 @@
 """What training and attacks take on a GPU, and whether they find there what they should: all in one call.
 
-    python benchmarks/gpu.py [--suite training,evasion,distillation,selfchecks,numerics] [--device cuda]
+    python benchmarks/gpu.py [--suite training,evasion,strength,distillation,selfchecks,numerics] [--device cuda]
                              [--train SPEC] [--eval SPEC] [--samples N] [--train-samples N] [--seeds N] [--quick]
 
 - `training`: a ResNet-18 for 32x32 images by labels and by FGSM-RS, as `auto` has it on a GPU: seconds an epoch, what
   the first one takes longer, and the held-out accuracy.
 - `numerics`: the same for a few epochs in float32, in bfloat16 and channels-last, and so compiled.
-- `evasion`: of the network that FGSM-RS gave, the whole Linf curve up to 8/255 with all self-checks, and sample by
-  sample the standard protocol of `benchmarks/evasion.py` at 8/255 on the same images.
+- `evasion`: of the network that FGSM-RS gave, the whole Linf curve up to 8/255 with all self-checks.
+- `strength`: the same at 8/255, and sample by sample the standard protocol of `benchmarks/evasion.py`, on 1,000 images.
 - `distillation`: the probe on the network that labels gave, with its teacher, student and twin.
 - `selfchecks`: `benchmarks/selfchecks.py` at Linf 0.1 with every subject on the device, a process a subject.
 
@@ -58,7 +58,7 @@ from audit.training.recipes import standard as by_labels
 from probes.distillation import DistillationProbeConfig, distillation
 from probes.evasion import EvasionConfig, evasion
 
-CLASSES, SIDE, NOISE = 10, 32, 0.2
+CLASSES, SIDE, NOISE, COMPARED = 10, 32, 0.2, 1000
 EPS, EPS_OF_DIGITS = "8/255", "0.1"
 NUMERICS: dict[str, dict[str, Any]] = {
     "exact": {"precision": "float32", "channels_last": "off", "compile": "off"},
@@ -187,26 +187,32 @@ def _train(bench: Bench, recipe: str, how: str, epochs: int) -> Trained:
 
 
 def attacking(bench: Bench) -> None:
-    """The probe, and then the standard protocol on the same images, sample by sample."""
-    subject, n = bench.subject("fgsm-rs"), len(bench.eval)
-    config = EvasionConfig(norms="linf", samples=n, chunk=n)  # type: ignore[arg-type]
+    """The probe, as `audit run` has it."""
+    config = EvasionConfig(norms="linf", samples=len(bench.eval))  # type: ignore[arg-type]
     config = config.model_copy(update={"steps": 10, "queries": 100}) if bench.quick else config
-    bench.probe(evasion, config, subject, {"eval": bench.eval})
-    bench.keep()
+    bench.probe(evasion, config, bench.subject("fgsm-rs"), {"eval": bench.eval})
+
+
+def strength(bench: Bench) -> None:
+    """The standard protocol and the suite on the first images, sample by sample."""
+    subject, n = bench.subject("fgsm-rs"), min(COMPARED, len(bench.eval))
     pixels = torch.stack([as_pixels(bench.eval, place) for place in range(n)])
-    labels = torch.from_numpy(bench.eval.labels[bench.eval.order]).long()
+    labels = torch.from_numpy(bench.eval.labels[bench.eval.order[:n]]).long()
     (ours,), seconds = timed(lambda: suite(subject, pixels, labels, [EPS]))
+    bench.figures |= {
+        "strength: images": n,
+        f"strength: robust accuracy at {EPS}, suite": round(float(ours.float().mean()), 4),
+        "strength: seconds, suite": seconds,
+    }
+    bench.keep()
     on_device, radius = (pixels.to(bench.device), labels.to(bench.device)), parse_eps(EPS, "linf")
     attacks = standard(subject.model, radius)
     theirs, longer = timed(lambda: peer(subject, *on_device, radius, attacks).cpu())
     bench.figures |= {
-        "evasion: images": n,
-        f"evasion: robust accuracy at {EPS}, suite": round(float(ours.float().mean()), 4),
-        f"evasion: robust accuracy at {EPS}, standard protocol": round(float(theirs.float().mean()), 4),
-        "evasion: broken only by the suite": int((theirs & ~ours).sum()),
-        "evasion: broken only by the standard protocol": int((ours & ~theirs).sum()),
-        "evasion: seconds, suite": seconds,
-        "evasion: time of the standard protocol over the suite's": round(longer / seconds, 2),
+        f"strength: robust accuracy at {EPS}, standard protocol": round(float(theirs.float().mean()), 4),
+        "strength: broken only by the suite": int((theirs & ~ours).sum()),
+        "strength: broken only by the standard protocol": int((ours & ~theirs).sum()),
+        "strength: time of the standard protocol over the suite's": round(longer / seconds, 2),
     }
 
 
@@ -243,6 +249,7 @@ def checking(bench: Bench) -> None:
 SUITES: dict[str, Callable[[Bench], None]] = {
     "training": training,
     "evasion": attacking,
+    "strength": strength,
     "distillation": distilling,
     "selfchecks": checking,
     "numerics": numerics,
@@ -256,7 +263,7 @@ def main() -> int:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--train")
     parser.add_argument("--eval")
-    parser.add_argument("--samples", type=int, default=2000, help="images that are attacked")
+    parser.add_argument("--samples", type=int, default=10_000, help="images that are attacked")
     parser.add_argument("--train-samples", type=int, help="images that are trained on; all by default")
     parser.add_argument("--seeds", type=int, default=8, help="of the self-checks")
     parser.add_argument("--quick", action="store_true")
