@@ -119,6 +119,10 @@ def own_errors_named(images: int) -> Iterator[None]:
         ) from error
 
 
-def out_of_memory(error: Exception) -> bool:
-    """Whether the error says that memory ended; on a CPU torch has no class of its own for it."""
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+_NO_MEMORY = ("not enough memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether the error says that memory ended; on a CPU, and within CUDA's libraries, torch has no class for it."""
+    ended = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return ended or (isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY))

@@ -18,7 +18,7 @@ from audit.errors import UsageError
 
 if TYPE_CHECKING:
     from audit.loading.models import ModelRequest
-    from audit.training.log import Share
+    from audit.training.log import Share, TrainingLog
     from audit.training.record import TrainingRecord
 
 
@@ -57,7 +57,7 @@ def train(
     (Madry et al. 2018; Wong, Rice & Kolter 2020) or distill (defensive distillation, Papernot et al. 2016).
     """
     from audit.cli.progress import make_reporter
-    from audit.engine.budget import Budget, parse_duration
+    from audit.engine.budget import parse_duration
     from audit.engine.train_request import TrainRequest
     from audit.engine.training import carry_out
     from audit.loading.models import ModelRequest
@@ -89,7 +89,7 @@ def train(
     )
     seconds = parse_duration(budget) if budget else None
     try:
-        record = carry_out(request, Budget.of(seconds), make_reporter())
+        record = carry_out(request, seconds, make_reporter())
     except KeyboardInterrupt:
         again = shlex.join(word for word in request.argv if word != "--fresh")
         console.say(f"\nStopped; the epochs that ended are kept. Go on with:\n  audit {again}")
@@ -101,7 +101,7 @@ def told(record: TrainingRecord, out: Path, record_file: Path, model: ModelReque
     """What came out, in words."""
     log = record.trainings[-1]
     kept = log.epochs[log.kept_epoch - 1]
-    robust = "" if kept.robust_accuracy is None else f", {kept.robust_accuracy:.1%} under a quick attack"
+    robust = f"; {_quick(log, kept.robust_accuracy)}" if kept.robust_accuracy is not None else ""
     rows = [
         ("trained", f"{record.subject.spec}, {log.name}: {len(log.epochs)} of {log.config['epochs']} epochs "
                     f"({log.ending.replace('_', ' ')}), on {log.n_train} images"),
@@ -115,6 +115,15 @@ def told(record: TrainingRecord, out: Path, record_file: Path, model: ModelReque
         ("next", _next_command(out, model)),
     ]
     return console.columns(rows)
+
+
+def _quick(log: TrainingLog, robust: float) -> str:
+    """What the attack by which the epoch was chosen says: little, as `audit run` attacks harder and elsewhere."""
+    from audit.training.held_out import ATTACKED, STEPS
+
+    n, config = min(ATTACKED, log.n_held_out), log.config
+    within = f"{config['norm']} {config['eps']}"
+    return f"of {n} of these at most {robust:.1%} withstand {STEPS} steps of PGD within {within}, which chose the epoch"
 
 
 def share_text(share: Share) -> str:

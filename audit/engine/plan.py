@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from audit.api import Data, Probe, ProbeConfig, Role, Subject
 from audit.schema import PlannedProbe, Reason
+from audit.toolkit.batching import Batching, memory_for_one
 
 PACKAGE_HINTS = {
     "torchattacks": "pip install --no-deps torchattacks==3.5.1 (its own pins are stale; `audit doctor` tells more)",
@@ -86,23 +88,39 @@ def missing_need(probe: Probe, subject: Subject, data: Data) -> Reason | None:
 
 
 def measure_speed(subject: Subject, data: Data, n: int = 32) -> Speed:
-    """Seconds a sample of a forward pass, and of a backward pass on top: the best of three, after a warm-up."""
+    """Seconds a sample of a forward pass, and of a backward pass on top: the best of three, after a warm-up.
+
+    Of n samples together, or of as many as fit into memory.
+
+    Raises:
+        PrerequisiteError: when not even one fits.
+    """
     if "eval" not in data:
         return Speed(0.0, 0.0)
     pixels = data["eval"].batch(0, n).pixels
+    batching = Batching(len(pixels))
+    with memory_for_one():
+        batching.parts(len(pixels), lambda rows: _both_ways(subject, pixels[rows]))
+    pixels = pixels[: batching.most]
 
     def forward() -> None:
         with torch.inference_mode():
             subject.logits(pixels)
 
-    def both() -> None:
-        wanted = pixels.clone().requires_grad_()
-        torch.autograd.grad(subject.logits(wanted).sum(), wanted)
-
     one_way = _best_time(forward, subject.device)
     if "gradients" not in subject.access:
         return Speed(one_way / len(pixels), 2 * one_way / len(pixels))
-    return Speed(one_way / len(pixels), max(0.0, _best_time(both, subject.device) - one_way) / len(pixels))
+    return Speed(
+        one_way / len(pixels),
+        max(0.0, _best_time(lambda: _both_ways(subject, pixels), subject.device) - one_way) / len(pixels),
+    )
+
+
+def _both_ways(subject: Subject, pixels: Tensor) -> None:
+    wanted = pixels.clone().requires_grad_("gradients" in subject.access)
+    total = subject.logits(wanted).sum()
+    if wanted.requires_grad:
+        torch.autograd.grad(total, wanted)
 
 
 def _best_time(work: Callable[[], None], device: torch.device, repeats: int = 3) -> float:

@@ -76,7 +76,7 @@ def in_doubt(result: ProbeResult, checks: Sequence[Diagnostic]) -> ProbeResult:
 
 
 def _doubted(conclusion: Diagnostic) -> Diagnostic:
-    text = f"Not to be relied on, as the subject's answers are not repeatable: {conclusion.text}"
+    text = f"Void, as the subject's answers are not repeatable, is what came out: {conclusion.text}"
     return conclusion.model_copy(update={"text": text, "severity": "warning"})
 
 

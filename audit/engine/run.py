@@ -115,7 +115,9 @@ def _result(
     if status is Status.MEASURED and failed:
         status = Status.INCONCLUSIVE
         names = "; ".join(f"{control.name}: {control.observed}" for control in failed)
-        reason = Reason(code="control_failed", text=f"The probe did not show that it works on this subject ({names}).")
+        reason = Reason(
+            code="control_failed", text=f"A check of the probe's own work failed on this subject ({names})."
+        )
     return ProbeResult(
         status=status,
         reason=reason,

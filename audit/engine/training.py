@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+import numpy as np
 from torch import nn
 
 from audit.engine.budget import Budget
@@ -44,21 +45,26 @@ UNSURPRISING = frozenset({"random_weights", "factory_weights"})
 """Notices about a subject that a training is there to change."""
 
 
-def carry_out(request: TrainRequest, budget: Budget, reporter: Reporter) -> TrainingRecord:
+def carry_out(request: TrainRequest, seconds: float | None, reporter: Reporter) -> TrainingRecord:
     """Trains, writes the weights, reads them back as any user would, and tests them.
 
     Interrupted at any moment, the same request goes on after the last epoch that ended.
 
+    Args:
+        request: what shall be trained.
+        seconds: of training, from when everything is loaded; None for no limit.
+        reporter: of progress.
+
     Raises:
         AuditError: for whatever cannot be done as asked.
     """
-    return _Work(request, budget, reporter).run()
+    return _Work(request, seconds, reporter).run()
 
 
 class _Work:
     """A request under way."""
 
-    def __init__(self, request: TrainRequest, budget: Budget, reporter: Reporter) -> None:
+    def __init__(self, request: TrainRequest, seconds: float | None, reporter: Reporter) -> None:
         self.request, self.reporter = request, reporter
         self.config = configured(request.kind, CONFIGS, request.given, request.settings)
         self.train_spec, self.eval_spec = specs_by_role(request.data)
@@ -70,7 +76,7 @@ class _Work:
             matched(open_all((self.train_spec, self.eval_spec)), self.prepared.subject)
         self.split = self.prepared.data["train"]
         self.model = self._beginning()
-        self.ctx = CommandContext(self.prepared.subject.device, request.seed, budget, reporter)
+        self.ctx = CommandContext(self.prepared.subject.device, request.seed, Budget.of(seconds), reporter)
         self.teacher_info: SubjectInfo | None = None
 
     def run(self) -> TrainingRecord:
@@ -198,7 +204,19 @@ class _Work:
             text = f"the budget ended after {done} of {wanted} epochs of the {task.name}; with a larger one "
             text += "the same command goes on" + ("" if task.name == "teacher" else ", with --force beside it")
             self.ctx.diagnose(f"budget_{task.name}", text)
+        self._look_at_accuracy(trained)
         return trained
+
+    def _look_at_accuracy(self, trained: Trained) -> None:
+        """A model that learnt nothing is not handed over without a word."""
+        commonest = float(np.bincount(self.split.labels[self.split.order]).max()) / len(self.split)
+        log = trained.log
+        if log.held_out.interval.low <= commonest:
+            text = (
+                f"the {log.name} is right on {log.held_out.value:.1%} of {log.n_held_out} held-out images, not clearly "
+            )
+            text += f"better than always answering the commonest label ({commonest:.1%}); train longer or otherwise"
+            self.ctx.diagnose(f"learnt_nothing_{log.name}", text)
 
     def _read_back(self, trained: Trained) -> Test | None:
         """Loads the file as any user would, compares answers, and tests on images kept apart where there are any."""

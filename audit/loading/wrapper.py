@@ -9,7 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from audit.errors import SubjectError
+from audit.api.subject import out_of_memory
+from audit.errors import PrerequisiteError, SubjectError
 from audit.loading.preprocess import Normalisation
 from audit.schema import Diagnostic
 
@@ -121,6 +122,11 @@ def observe(network: nn.Module, normalisation: Normalisation, shape: tuple[int, 
         raise
     except Exception as error:
         given = "x".join(map(str, pixels.shape))
+        if out_of_memory(error):
+            raise PrerequisiteError(
+                f"Expected memory for {name} to answer images of {given}, got too little. "
+                "Use a device with more, or smaller images where the network takes them (--preprocess .../size=HxW)."
+            ) from error
         reason = (str(error).strip().splitlines() or [""])[0]
         raise SubjectError(
             f"Expected {name} to take images of {given}, got {type(error).__name__}: {reason}. "

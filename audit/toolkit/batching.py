@@ -34,7 +34,7 @@ class Batching:
             rows = slice(start, min(start + self.most, n))
             try:
                 done.append(work(rows))
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
                 self._halve(rows.stop - rows.start)

@@ -32,12 +32,14 @@ class Decisions:
         predicted: (n,) int64, the largest logit's class other than the label where the decision is not correct; -1
             where logits are not finite.
         confidence: (n,) float32, softmax probability of `predicted`; 0 where logits are not finite.
+        tied: (n,) bool, whether the label's logit is the largest together with others: not correct.
     """
 
     finite: Tensor
     correct: Tensor
     predicted: Tensor
     confidence: Tensor
+    tied: Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,6 +118,7 @@ def decide(subject: Subject, pixels: Tensor, labels: Tensor) -> Decisions:
         correct=correct,
         predicted=torch.where(finite, predicted, -1),
         confidence=torch.where(finite, confidence, 0.0),
+        tied=finite & (label_logit == others.amax(dim=1)),
     )
 
 

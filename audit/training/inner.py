@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from audit.attacks import balls
+from audit.errors import TrainingError
 from audit.toolkit.norms import Norm
 
 Forward = Callable[[Tensor], Tensor]
@@ -44,6 +45,9 @@ def worst_case(
         steps: taken along the gradient.
         step: length of one, times eps.
         generator: on the CPU, for a start anywhere in the ball; None starts at the images.
+
+    Raises:
+        TrainingError: when no gradient reaches the pixels.
     """
     radius = torch.full((len(pixels),), eps, device=pixels.device)
     images = pixels
@@ -52,7 +56,12 @@ def worst_case(
     for _ in range(steps):
         images = images.detach().requires_grad_(True)
         loss = cross_entropy(forward(images).float(), labels, reduction="sum")
-        gradient = torch.autograd.grad(loss, images)[0]
+        gradient = torch.autograd.grad(loss, images, allow_unused=True)[0] if loss.requires_grad else None
+        if gradient is None:
+            raise TrainingError(
+                "Expected logits that depend on the pixels in a way that can be differentiated, got none, so that no "
+                "worst-case images can be looked for. Train one that does not cut the gradient off (no_grad, detach)."
+            )
         moved = images.detach() + step * eps * balls.steepest(gradient, norm, images.detach(), pixels)
         images = balls.projected(moved, pixels, radius, norm)
     return images.detach()

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from audit.api import DataSplit
+from audit.api.subject import out_of_memory
 from audit.errors import DataError, TrainingError
 from audit.schema import dump_json
 from audit.toolkit.statistics import proportion
@@ -85,7 +86,7 @@ def train(
 ) -> Trained:
     """Carries out a training.
 
-    The same task, seed and machine give the same weights, also when it was interrupted and goes on from `state_file`.
+    The same task, seed and machine give the same weights, also when it goes on from `state_file`.
 
     Args:
         task: what to train.
@@ -95,10 +96,18 @@ def train(
 
     Raises:
         DataError: when there are too few images.
-        TrainingError: when nothing can be trained, or the loss is no longer finite.
+        TrainingError: when nothing can be trained, memory ends, or the loss is no longer finite.
         UsageError: when the state is of another training.
     """
-    return _Training(task, ctx, state_file, watch).run()
+    try:
+        return _Training(task, ctx, state_file, watch).run()
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        raise TrainingError(
+            f"Expected memory for {task.config.batch_size} images of {task.name} at once, got too little. "
+            "Give a smaller --batch-size, or a device with more memory."
+        ) from error
 
 
 class _Training:
@@ -120,7 +129,8 @@ class _Training:
         self.images = Feed(task.split, range(n_held_out, len(task.split)), ctx)
         self.steps = sum(1 for size in self._sizes() if size > 1)
         self.placed = Placed(model, config, ctx, self.steps * config.epochs)
-        self.held_out = HeldOut(self.placed, Feed(task.split, range(n_held_out), ctx), task.objective)
+        kept_apart = Feed(task.split, range(n_held_out), ctx)
+        self.held_out = HeldOut(self.placed, kept_apart, task.objective, config.batch_size)
         self.optimizer = optimizer_of(model, config)
         self.state = states.State([], 0, {}, {}, torch.empty(0), {})
         self.fingerprint = self._fingerprint()
@@ -201,8 +211,7 @@ class _Training:
     def _look(self) -> dict[str, float]:
         found, config = self.held_out.look(), self.task.config
         if isinstance(config, AdversarialConfig):
-            purpose = f"{self.task.name}/attacked"
-            found |= self.held_out.attacked(config, lambda: self.ctx.torch_generator(purpose))
+            found |= self.held_out.attacked(config, lambda: self.ctx.torch_generator(f"{self.task.name}/attacked"))
         return found
 
     def _note(self, epoch: Epoch) -> None:

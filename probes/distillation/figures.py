@@ -68,9 +68,14 @@ def _of_right_samples(outcome: Outcome, model: str, assumptions: tuple[str, ...]
             where={"model": model, "masking": kind},
             value=max(more - less, 0) / n,
             n=n,
-            claim=Claim.LOWER_BOUND,
+            claim=Claim.ESTIMATE if outcome.random else Claim.LOWER_BOUND,
             interval=_difference(more, less, n),
-            assumptions=(*assumptions, "among right samples", "what either breaks alone is set off against the other"),
+            assumptions=(
+                *assumptions,
+                "among right samples",
+                "what either breaks alone is set off against the other",
+                *(("the model answers at random, so two searches differ by chance as well",) * outcome.random),
+            ),
         )
     shares = {
         "zero_gradient_share": int(outcome.arrays["census_ce_zero"].sum()),

@@ -78,6 +78,11 @@ class Outcome:
             for kind, (strong, weak) in {"saturation": saturation, "gradients": gradients}.items()
         }
 
+    @property
+    def random(self) -> bool:
+        """Whether answers change from call to call."""
+        return bool((self.arrays["census_changed"] > SAME).any())
+
     def flagged(self) -> dict[str, int]:
         """By kind of masking: right samples whose gradient shows it."""
         return {"saturation": zero_gradients(self.arrays), "gradients": useless_gradients(self.arrays)}
@@ -133,7 +138,7 @@ def judged(outcome: Outcome, *, controls_passed: bool, behaviour_shown: bool = T
         return "CANNOT TELL", few
     flagged = {kind: significantly_many(count, n) for kind, count in outcome.flagged().items()}
     hidden = outcome.hidden()
-    random = bool((outcome.arrays["census_changed"] > SAME).any())
+    random = outcome.random
     behaves = {
         "saturation": fooled(*hidden["saturation"], n),
         "gradients": gone_around(hidden["gradients"][0], n) and not random,  # one lucky call of several is no attack

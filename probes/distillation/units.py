@@ -47,9 +47,9 @@ def chosen_radii(
 
 def _sought(subject: Subject, split: DataSplit, unit: Unit, ctx: RunContext) -> Tally:
     """One and a half times the median distance of the nearest examples, in either norm, to three digits."""
-    images, right = _images(subject, split, unit.positions, ctx)
     radii = {}
     with opened(subject, seed=_seed(ctx)) as target:
+        images, right = _images(subject, split, unit.positions, ctx)
         for norm in ("linf", "l2"):
             distances = nearest(target, images, norm)[right] if len(images.labels) else torch.empty(0)
             found = int(distances.isfinite().sum())
@@ -97,23 +97,23 @@ def attacked(subject: Subject, source: Subject | None, split: DataSplit, unit: U
         logit; `one`, whether the largest probability is exactly 1. And of one row a right sample: the census.
     """
     strength = Strength(**{name: unit.params[name] for name in Strength.__slots__})
-    images, right = _images(subject, split, unit.positions, ctx)
-    arrays: dict[str, Any] = {"correct": right.numpy()}
-    logits = _logits(subject, images.pixels)
-    top = logits.topk(2, dim=1).values
-    arrays["gap"] = (top[:, 0] - top[:, 1]).numpy()
-    arrays["one"] = (logits.softmax(dim=1).amax(dim=1) == 1).numpy()
-    some = _only(images, right)
-    with opened(subject, seed=_seed(ctx)) as target:
+    with opened(subject, seed=_seed(ctx)) as target:  # also for what is decided and verified, as it may be random
+        images, right = _images(subject, split, unit.positions, ctx)
+        arrays: dict[str, Any] = {"correct": right.numpy()}
+        logits = target.logits(images.pixels).float()
+        top = logits.topk(2, dim=1).values
+        arrays["gap"] = (top[:, 0] - top[:, 1]).numpy()
+        arrays["one"] = (logits.softmax(dim=1).amax(dim=1) == 1).numpy()
+        some = _only(images, right)
         census = take_census(target, some.pixels, some.labels)
         candidates = {name: proposed(name, target, some, strength) for name in ATTACKS if name != "transfer"}
-    if source is not None:
-        with opened(source, seed=_seed(ctx)) as target:
-            candidates["transfer"] = proposed("pgd-margin", target, some, strength)
-    for name, images_of in candidates.items():
-        broken = torch.zeros_like(right)
-        broken[right] = _broken(subject, some, images_of, name, strength)
-        arrays[f"broken_{name}"] = broken.numpy()
+        if source is not None:
+            with opened(source, seed=_seed(ctx)) as other:
+                candidates["transfer"] = proposed("pgd-margin", other, some, strength)
+        for name, images_of in candidates.items():
+            broken = torch.zeros_like(right)
+            broken[right] = _broken(subject, some, images_of, name, strength)
+            arrays[f"broken_{name}"] = broken.numpy()
     return Tally(arrays=arrays | _census_arrays(census))
 
 
@@ -135,10 +135,10 @@ def controls(subject: Subject, split: DataSplit, n: int, strength: Strength, ctx
     def look(unit: Unit, inner: RunContext) -> Tally:
         name = unit.name.removeprefix("control/")
         copy = replace(subject, model=Copy(subject.model, name), name=name, digest=f"{subject.digest}/{name}")
-        images, right = _images(subject, split, unit.positions, inner)
-        some = _only(images, right)
         broken: dict[str, Any] = {}
         with opened(copy, seed=_seed(inner)) as target:
+            images, right = _images(subject, split, unit.positions, inner)
+            some = _only(images, right)
             census = take_census(target, some.pixels, some.labels)
             for attack in SATURATION if name == "saturated" else ():
                 candidates = proposed(attack, target, some, strength)
@@ -184,11 +184,6 @@ def _broken(subject: Subject, images: Images, candidates: Tensor, attack: str, s
         return torch.empty(0, dtype=torch.bool)
     norm = NORM_OF.get(attack, "linf")
     return verify(subject, images.pixels, images.labels, candidates, norm, strength.radius(attack)).success
-
-
-def _logits(subject: Subject, pixels: Tensor) -> Tensor:
-    with opened(subject) as target:
-        return target.logits(pixels).float()
 
 
 def _census_arrays(census: Census) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from audit.api import Data, DataSplit, Fact, Inconclusive, MetricSpec, RunContext, Subject, Tally, probe
+from audit.api import Data, DataSplit, Diagnostic, Fact, Inconclusive, MetricSpec, RunContext, Subject, Tally, probe
 from audit.toolkit.norms import Norm
 from probes.evasion.config import EvasionConfig, cost
 from probes.evasion.control import control_units, judge_control
@@ -19,6 +19,11 @@ from probes.evasion.units import attack_chunk, chunks
 
 __all__ = ["EvasionConfig", "evasion"]
 
+UNATTACKED = Diagnostic(
+    code="evaluation",
+    text="Nothing was attacked: no radius but 0, at which what stays right is the accuracy.",
+    severity="warning",
+)
 WHERE = {"norm": "how a change is measured: linf, l2 or l1", "eps": "radius in units of the pixel range, such as 8/255"}
 MOST_EXAMPLES = 6
 
@@ -115,7 +120,7 @@ def evasion(subject: Subject, data: Data, config: EvasionConfig, ctx: RunContext
     for outcome in outcomes.values():
         checks += check_strength(outcome)
     yield from (check.control for check in checks)
-    evaluation = summary(checks)
+    evaluation = summary(checks) if any(config.attacked(norm) for norm in config.norms) else UNATTACKED
     ctx.diagnose(evaluation.code, evaluation.text, evaluation.severity, conclusion=True)
     diagnose(list(outcomes.values()), n, ctx)
     for outcome in outcomes.values():

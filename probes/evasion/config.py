@@ -116,6 +116,10 @@ class EvasionConfig(ProbeConfig):
     """auto searches on a GPU's tensor cores (TF32), and computes again exactly what seems to fool the model. Whatever
     is reported is verified in float32."""
 
+    def attacked(self, norm: Norm) -> bool:
+        """Whether there is a radius above 0."""
+        return any(parse_eps(text, norm) > 0 for text in self.radii(norm))
+
     def at_once(self, device: str) -> int:
         """Samples attacked together on a type of device."""
         return self.chunk or {"cpu": 128}.get(device, 1024)

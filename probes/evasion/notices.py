@@ -18,6 +18,7 @@ TEXTS = {
     "noise_beats_attack": "Blind noise broke samples that the attacks had not; the attacks are too weak here",
     "nonfinite_gradient": "Correct samples have a gradient of NaN or infinity; those entries were taken as zero",
     "rejected_candidates": "Candidates left the box or the ball; none was counted",
+    "tied": "Clean images have the label's class and others tied at the top, as after clamping, and count as not right",
     "zero_gradient": "Correct samples have a gradient of the cross-entropy of exactly zero; attacks that climb it are "
     "blind there, those of this probe climb margins",
 }
@@ -25,10 +26,6 @@ TEXTS = {
 
 def diagnose(outcomes: Sequence[Outcome], n: int, ctx: RunContext) -> None:
     """Records each notice that applies once, with its counts in every norm; n samples were asked for."""
-    zero = [outcome.norm for outcome in outcomes if set(outcome.eps) == {"0"}]
-    if zero:
-        text = f"No radius but 0 in {', '.join(zero)}: nothing was changed there, and what stays right is the accuracy."
-        ctx.diagnose("radius_zero", text)
     for code, text in TEXTS.items():
         found = [(outcome, _count(code, outcome, n)) for outcome in outcomes]
         counts = [f"{count} of {_base(code, outcome, n)} in {outcome.norm}" for outcome, count in found if count]
@@ -47,6 +44,7 @@ def _count(code: str, outcome: Outcome, n: int) -> int:
         "noise_beats_attack": int((arrays["attack"] == outcome.place("noise")).sum()),
         "nonfinite_gradient": int(arrays["census_nonfinite"].sum()),
         "rejected_candidates": outcome.values["rejected"],
+        "tied": int(arrays["clean_tied"].sum()),
         "zero_gradient": zero if zero > ZERO_GRADIENT_SHARE * int(correct.sum()) else 0,
     }[code]
 
@@ -55,7 +53,7 @@ def _base(code: str, outcome: Outcome, n: int) -> str:
     """What a count is a part of."""
     if code == "budget":
         return f"{n} samples"
-    if code == "nan_on_clean":
+    if code in ("nan_on_clean", "tied"):
         return f"{outcome.n} samples"
     if code == "rejected_candidates":
         return f"{outcome.values['proposed']} candidates"

@@ -102,6 +102,7 @@ class Samples:
         tensors = {
             "clean_correct": self.clean.correct,
             "clean_finite": self.clean.finite,
+            "clean_tied": self.clean.tied,
             "clean_predicted": self.clean.predicted,
             "clean_confidence": self.clean.confidence,
             "labels": self.labels,

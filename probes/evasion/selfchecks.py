@@ -40,6 +40,15 @@ LEAVES_MORE = frozenset({"cross-entropy", "right-samples"})
 """Checks that fail where the numbers may be right all the same."""
 
 
+SHORT = {
+    "gradient": "useless gradients", "direction": "gradients that predict no step", "deterministic": "random answers",
+    "cross-entropy": "no gradient of the cross-entropy", "noise": "broken by noise alone",
+    "converged": "broken by a longer search alone", "transfer": "broken by images of the twin alone",
+    "black-box": "broken without gradients alone",
+}  # fmt: skip
+"""What a check counts, by its name without a norm."""
+
+
 @dataclass(frozen=True, slots=True)
 class Check:
     """One self-check of a run.
@@ -63,9 +72,14 @@ def check_share(name: str, what: str, count: int, n: int, most: float, *, fatal:
         passed=count < failing,
         expected=f"{what} on not significantly more than {most:.1%} of samples (exact binomial test, level {LEVEL}; "
         f"{_seen(failing, n)})",
-        observed=f"on {count} of {n}",
+        observed=f"{_counted(name)} on {count} of {n}",
     )
     return Check(control, fatal)
+
+
+def _counted(name: str) -> str:
+    """In short, what a check of this name counts."""
+    return SHORT.get(name.partition("-in-")[0].rsplit("-l", 1)[0], "so")
 
 
 def _seen(failing: int, n: int) -> str:
@@ -83,7 +97,9 @@ def check_gradients(outcome: Outcome) -> list[Check]:
         name="right-samples",
         passed=len(census["gap"]) >= FEWEST,
         expected=f"at least {FEWEST} right samples to attack, as the other checks see little on fewer",
-        observed=f"{len(census['gap'])} of {len(outcome.correct)}",
+        observed=f"only {len(census['gap'])} of {len(outcome.correct)} samples right"
+        if len(census["gap"]) < FEWEST
+        else f"{len(census['gap'])} of {len(outcome.correct)} samples right",
     )
     n, flat = len(census["gap"]), "a gradient of the plain cross-entropy of exactly zero, as after distillation,"
     ce_zero, random = _count(census["ce_zero"]), _count(census["changed"] > SAME)

@@ -374,6 +374,18 @@ class Blind(Base):
         return self.layer(x.flatten(1))
 
 
+class Detached(Base):
+    def forward(self, x):
+        return self.layer(x.detach().flatten(1))
+
+
+class Small(Base):
+    def forward(self, x):
+        if len(x) > 40:
+            raise torch.OutOfMemoryError("full")
+        return self.layer(x.flatten(1))
+
+
 class Narrow(Base):
     def forward(self, x):
         if len(x) > 16:
@@ -394,6 +406,36 @@ def test_a_model_that_misbehaves_is_told_before_it_is_trained(audit, tmp_path, n
     assert ended.code == 2
     assert text in ended.err
     assert "internal error" not in ended.err
+
+
+@pytest.mark.parametrize("name", ["Blind", "Detached"])
+def test_what_cannot_be_attacked_is_not_trained_against_attacks(audit, tmp_path, name):
+    (tmp_path / "bad.py").write_text(MISBEHAVED)
+    words = ("--allow-code", "--preprocess", "none", "--data", TRAIN, *QUICK, "--out", tmp_path / "w.safetensors")
+    ended = audit("train", "adversarial", "--model", f"py:{tmp_path / 'bad.py'}:{name}", *words)
+    assert ended.code == 2
+    assert "Expected logits that depend on the pixels" in ended.err
+
+
+def test_memory_that_ends_in_training_is_a_matter_of_the_batch(audit, tmp_path):
+    (tmp_path / "bad.py").write_text(MISBEHAVED)
+    words = ("--model", f"py:{tmp_path / 'bad.py'}:Small", "--allow-code", "--preprocess", "none", "--data", TRAIN,
+             *QUICK, "--out", tmp_path / "w.safetensors")  # fmt: skip
+    ended = audit("train", "adversarial", *words)
+    assert ended.code == 2
+    assert "Expected memory for 128 images of training at once, got too little" in ended.err
+    ended = audit("train", "adversarial", *words, "--batch-size", 40)
+    assert ended.code == 0, ended.err
+
+
+def test_a_model_that_learnt_nothing_is_not_handed_over_without_a_word(audit, tmp_path, network):
+    words = ("--model", network, "--allow-code", "--preprocess", "none", "--data", TRAIN, "--batch-size", 32)
+    ended = audit(
+        "train", "standard", *words, "--epochs", 1, "--learning-rate", 1e-7, "--out", tmp_path / "w.safetensors"
+    )
+    assert "not clearly better than always answering the commonest label" in ended.err
+    ended = audit("train", "standard", *words, "--epochs", 20, "--out", tmp_path / "v.safetensors")
+    assert "commonest label" not in ended.err
 
 
 def test_one_step_is_not_several(audit, tmp_path):

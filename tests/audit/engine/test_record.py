@@ -21,7 +21,7 @@ def test_what_a_probe_concludes_from_answers_that_are_not_the_subject_s_is_doubt
     found = in_doubt(RESULT, [Diagnostic(code=code, text="answers change")])
     assert found.status is Status.INCONCLUSIVE
     first, second = found.diagnostics
-    assert first.text == f"Not to be relied on, as the subject's answers are not repeatable: {SAID.text}"
+    assert first.text == f"Void, as the subject's answers are not repeatable, is what came out: {SAID.text}"
     assert first.severity == "warning"
     assert second == RESULT.diagnostics[1]
     assert in_doubt(RESULT, [Diagnostic(code="saturated", text="odd")]) == RESULT

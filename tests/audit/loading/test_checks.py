@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from audit.api import DataSplit, Subject
+from audit.api.subject import out_of_memory
+from audit.engine.plan import measure_speed
 from audit.errors import DataError, PrerequisiteError, SubjectError
 from audit.loading.checks import adapted, check_subject
 from tests.splits import array_split
@@ -134,6 +136,35 @@ def of_small_memory(x: Tensor) -> Tensor:
 def test_images_that_do_not_fit_at_once_are_taken_in_parts() -> None:
     assert found(Net(before=of_small_memory)) == {}
     assert found(Net(before=of_small_memory, after=noisy)).keys() == {"nondeterministic"}
+
+
+@pytest.mark.parametrize("error", [
+    RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried to"),
+    RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 40 bytes"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    MemoryError(),
+], ids=str)  # fmt: skip
+def test_memory_ends_in_many_words(error) -> None:
+    assert out_of_memory(error)
+
+    def small(x: Tensor) -> Tensor:
+        if len(x) > 5:
+            raise error
+        return x
+
+    assert found(Net(before=small)) == {}
+    assert not out_of_memory(ValueError(str(error)))
+
+
+def test_what_this_machine_says_when_memory_ends_is_understood() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(10**15)
+    assert out_of_memory(caught.value)
+
+
+def test_time_is_measured_on_as_many_as_fit() -> None:
+    speed = measure_speed(subject(Net(before=of_small_memory)), {"eval": SPLIT})
+    assert 0 < speed.forward < 1
 
 
 def test_memory_for_no_image_at_all() -> None:

@@ -73,11 +73,35 @@ def test_searching_coarsely_breaks_as_many(audited, monkeypatch):
         assert quick.measured("robust_accuracy", "linf")[eps].value == pytest.approx(found.value, abs=1.5 / 64)
 
 
+def test_ties_are_not_right_and_that_is_said(audited, digits):
+    pixels, labels, model = digits
+    found = audited(Clamped(model), pixels, labels, classes=10, norms="linf", eps_linf="0.1", samples=40, **SHORT)
+    right = (Clamped(model)(pixels[:40]) == 1).sum(dim=1) == 1
+    tied = int((~right).sum())
+    assert tied > 5
+    assert f"{tied} of 40 samples in linf" in found.ctx.diagnostics["tied"].text
+    assert (
+        "tied"
+        not in audited(model, pixels, labels, classes=10, norms="linf", eps_linf="0.1", samples=40, **SHORT).codes
+    )
+
+
+class Clamped(nn.Module):
+    """Logits of at most 1, as a class that is likely and one that is very likely alike."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels):
+        return self.model(pixels).clamp(-1, 1)
+
+
 def test_at_radius_zero_nothing_is_attacked_and_that_is_said(audited, digits):
     pixels, labels, model = digits
     found = audited(model, pixels, labels, classes=10, norms="linf", eps_linf="0", samples=40, **SHORT)
     assert found.measured("robust_accuracy", "linf")["0"].value == found.measured("clean_accuracy").value
-    assert "nothing was changed there" in found.ctx.diagnostics["radius_zero"].text
+    assert found.ctx.diagnostics["evaluation"].text.startswith("Nothing was attacked")
 
 
 def test_carlini_wagner_by_name(audited, digits):
@@ -415,6 +439,7 @@ def test_units_carry_all_that_decides_their_result(audited, digits):
         "restarts": 1,
         "cw_steps": 200,
         "pressed": 64,
+        "precision": "auto",
         "twin": "",
         **SHORT,
     }
