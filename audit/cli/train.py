@@ -123,7 +123,7 @@ def _quick(log: TrainingLog, robust: float) -> str:
 
     n, config = min(ATTACKED, log.n_held_out), log.config
     within = f"{config['norm']} {config['eps']}"
-    return f"of {n} of these at most {robust:.1%} withstand {STEPS} steps of PGD within {within}, which chose the epoch"
+    return f"at most {robust:.1%} of {n} of them withstand {STEPS} steps of PGD within {within}, which chose the epoch"
 
 
 def share_text(share: Share) -> str:

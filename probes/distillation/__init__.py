@@ -94,7 +94,9 @@ def _share(name: str, meaning: str, better: str = "lower", where: dict[str, str]
     threat_model="Goal: any wrong class. Knowledge: weights and gradients, and that the gradient may be hidden. "
     "Capability: change pixels within a Linf ball (L2 for Carlini & Wagner) and the box. Budget: the stated steps.",
     how_to_read="A hidden share whose interval lies well above zero means that tests by the usual attacks overstate "
-    "robustness: the model falls to an attack that takes another way. A hidden share of zero proves no robustness.",
+    "robustness: the model falls to an attack that takes another way. A hidden share of zero proves no robustness. "
+    "What searches alone break is set off in it. That they break other samples does not excuse gradients that say "
+    "nothing, so masking may be DETECTED beside a small share.",
     limits=[
         "A model whose logits were merely multiplied looks like a distilled one, and is as fragile.",
         "Other masking shows only where the gradient is useless, or where easier attacks break what searches leave.",
