@@ -44,7 +44,7 @@ ORIGIN = {"timm": "timm's configuration", "torchvision": "torchvision's", "hf": 
 """What the origin of a preprocessing says when the model's own was found."""
 PROBES = ("accuracy", "calibration", "evasion")
 SETTINGS = (
-    "evasion.norms=linf", "evasion.eps_linf=8/255", "evasion.steps=10", "evasion.samples=8",
+    "evasion.norms=linf", "evasion.eps_linf=8/255", "evasion.steps=10", "evasion.samples=24",
     "evasion.queries=20",
 )  # fmt: skip
 GRADIENT_CODES = frozenset({"no_gradient", "zero_gradient", "nonfinite_gradient"})
