@@ -97,9 +97,7 @@ def check_gradients(outcome: Outcome) -> list[Check]:
         name="right-samples",
         passed=len(census["gap"]) >= FEWEST,
         expected=f"at least {FEWEST} right samples to attack, as the other checks see little on fewer",
-        observed=f"only {len(census['gap'])} of {len(outcome.correct)} samples right"
-        if len(census["gap"]) < FEWEST
-        else f"{len(census['gap'])} of {len(outcome.correct)} samples right",
+        observed=f"{len(census['gap'])} of {len(outcome.correct)} samples right, {FEWEST} are needed",
     )
     n, flat = len(census["gap"]), "a gradient of the plain cross-entropy of exactly zero, as after distillation,"
     ce_zero, random = _count(census["ce_zero"]), _count(census["changed"] > SAME)
