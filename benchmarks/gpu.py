@@ -48,7 +48,7 @@ from audit.engine.store import RunStore
 from audit.engine.training_context import CommandContext
 from audit.loading.datasets import fit, open_dataset
 from audit.loading.preprocess import Geometry
-from audit.schema import Measurement
+from audit.schema import where_text
 from audit.testing import ArraySource
 from audit.toolkit.norms import parse_eps
 from audit.training.config import AdversarialConfig, TrainingConfig
@@ -110,11 +110,7 @@ class Bench:
         if result.reason:
             self.figures[f"{name}: reason"] = result.reason.text
         for fact in result.measurements:
-            self.figures[f"{name}: {fact.metric} {_place(fact)}".rstrip()] = round(fact.value, 4)
-
-
-def _place(fact: Measurement) -> str:
-    return ", ".join(f"{key}={value}" for key, value in fact.where.items())
+            self.figures[f"{name}: {fact.metric} {where_text(fact.where)}".rstrip()] = round(fact.value, 4)
 
 
 def network(*, quick: bool) -> nn.Module:

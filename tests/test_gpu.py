@@ -70,7 +70,7 @@ def test_models_to_compare_with_are_trained_and_attacked_there(probe, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["standard", "adversarial", "distill", "standard, compiled"])
-def test_what_is_trained_there_answers_alike_on_the_cpu(audit, tmp_path, kind):
+def test_what_is_trained_there_is_taken_by_the_cpu(audit, tmp_path, kind):
     out = tmp_path / "weights.safetensors"
     words = ("--model", MODEL, "--preprocess", PREPROCESS, "--device", "cuda")
     data = ("--data", TRAIN, "--data", f"eval={DIGITS}")

@@ -142,7 +142,7 @@ def _mean(looks: list[Look]) -> Look:
 def tensor_cores() -> Iterator[None]:
     """Products and convolutions of float32 in TF32, which has its range and ten bits of its fraction.
 
-    Several times as fast on an Nvidia GPU since Ampere; without effect elsewhere.
+    For Nvidia GPUs since Ampere; without effect elsewhere.
     """
     products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
     before = products.allow_tf32, convolutions.allow_tf32

@@ -50,7 +50,7 @@ class TrainingConfig(BaseModel):
     channels_last: Switch = "auto"
     """Memory format of images and weights; auto is on with a GPU."""
     compile: Switch = "auto"
-    """torch.compile; auto is on with a GPU for trainings of 10,000 steps and more, as it takes about a minute. Where it
+    """torch.compile; auto is on with a GPU for trainings of 10,000 steps and more, as it takes a while itself. Where it
     fails the training goes on without."""
 
     @property

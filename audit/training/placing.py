@@ -10,7 +10,8 @@ from audit.training.config import Switch, TrainingConfig
 from audit.training.context import TrainingContext
 
 COMPILED_FROM = 10_000
-"""Steps from which compiling, which takes about a minute, is made up for."""
+"""Steps from which compiling is taken to pay: a judgement. It took 8 to 19 s for the smallest network on one GPU, and
+what it saves a step has not been measured (`benchmarks/gpu.py --suite numerics`)."""
 
 
 class Placed:

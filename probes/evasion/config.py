@@ -122,7 +122,7 @@ class EvasionConfig(ProbeConfig):
 
     def at_once(self, device: str) -> int:
         """Samples attacked together on a type of device."""
-        return self.chunk or {"cpu": 128}.get(device, 1024)
+        return self.chunk or (128 if device == "cpu" else 1024)
 
     @model_validator(mode="after")
     def _radii_for_every_norm(self) -> Self:
