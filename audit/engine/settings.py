@@ -43,7 +43,7 @@ def parse_settings(texts: Sequence[str], probes: Mapping[str, Probe]) -> dict[st
         try:
             configs[probe_id] = probes[probe_id].config.model_validate(values)
         except ValidationError as error:
-            problems += [_explained(probe_id, dict(found)) for found in error.errors()]
+            problems += _explained(probe_id, error)
     if problems:
         raise UsageError("\n".join(problems) + "\nCorrect --set; `audit probes explain PROBE` lists the keys.")
     return configs
@@ -79,7 +79,7 @@ def configured(kind: str, configs: Mapping[str, type[C]], given: Mapping[str, An
     try:
         found = config.model_validate(values)
     except ValidationError as error:
-        problems += [_explained("", dict(wrong)) for wrong in error.errors()]
+        problems += _explained("", error)
     if problems:
         raise UsageError("\n".join(problems) + "\nCorrect the options or --set.")
     return found
@@ -114,8 +114,20 @@ def _of_no_such_kind(kind: str, configs: Mapping[str, type[BaseModel]], key: str
     return _unknown_key(f"`audit train {kind}`", configs[kind], key)
 
 
-def _explained(probe_id: str, found: Mapping[str, Any]) -> str:
-    place = ".".join([probe_id] * bool(probe_id) + [str(part) for part in found["loc"]])
-    message = str(found["msg"]).removeprefix("Value error, ")
-    got = f" (got {found['input']!r})." if found["loc"] else ""  # else the message names what of them does not fit
-    return f"{place}: {message}{got}" if place else f"{message}{got}"
+def _explained(owner: str, error: ValidationError) -> list[str]:
+    """A problem each, in our words; a list that is too short only as its faulty entries were left out is none."""
+    found = error.errors()
+    places = [problem["loc"] for problem in found]
+    return [
+        ": ".join(filter(None, (".".join(filter(None, (owner, *map(str, problem["loc"])))), _in_words(dict(problem)))))
+        for problem in found
+        if not any(place[: len(problem["loc"])] == problem["loc"] != place for place in places)
+    ]
+
+
+def _in_words(problem: Mapping[str, Any]) -> str:
+    message, got = str(problem["msg"]).removeprefix("Value error, "), f"got {problem['input']!r}"
+    wanted = message.removeprefix("Input should be ").partition(", unable to ")[0]
+    if message.startswith("Input should be "):
+        return f"Expected {'a number ' * wanted.startswith(('greater', 'less'))}{wanted}, {got}."
+    return message if ", got " in message or not problem["loc"] else f"{message} ({got})."

@@ -172,7 +172,7 @@ class _Work:
                     "Expected time for the teacher and the student, got a budget that ended within the teacher. Give "
                     "the same command with a larger --budget: it goes on."
                 )
-            taught_by = filled(self.model, found[0].weights).to(self.ctx.device)
+            taught_by = filled(self.model, found[0].weights, self.ctx.device)
         else:
             taught_by = self._given_teacher(self.request.teacher)
         found.append(self._train(student(self.model, taught_by, self.split, self.config)))

@@ -51,9 +51,9 @@ def student(
     return Task("distillation", model, split, config, objective, name, origin=tensors_sha256(tensors_of(answers)))
 
 
-def filled(model: nn.Module, weights: dict[str, Tensor]) -> nn.Module:
-    """A copy of the model with these weights, in evaluation mode, parameters without gradients."""
-    made = copy.deepcopy(model)
+def filled(model: nn.Module, weights: dict[str, Tensor], device: torch.device | None = None) -> nn.Module:
+    """A copy of the model with these weights, on the device (None: the model's own), to ask and not to train on."""
+    made = copy.deepcopy(model).to(device)
     device = next(iter(made.parameters()), torch.zeros(())).device
     made.load_state_dict({**made.state_dict(), **{name: tensor.to(device) for name, tensor in weights.items()}})
     return made.eval().requires_grad_(False)

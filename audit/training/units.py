@@ -74,7 +74,7 @@ def trained_subject(task: Task, subject: Subject, ctx: RunContext) -> Subject | 
         name: torch.from_numpy(np.array(array)).reshape(shapes[name]) for name, array in tallies[0].arrays.items()
     }
     digest = str(tallies[0].values["sha256"])
-    model = filled(task.model, weights).to(subject.device)
+    model = filled(task.model, weights, subject.device)
     return replace(subject, model=model, name=task.name, digest=digest, untrained=None)
 
 

@@ -40,15 +40,6 @@ LEAVES_MORE = frozenset({"cross-entropy", "right-samples"})
 """Checks that fail where the numbers may be right all the same."""
 
 
-SHORT = {
-    "gradient": "useless gradients", "direction": "gradients that predict no step", "deterministic": "random answers",
-    "cross-entropy": "no gradient of the cross-entropy", "noise": "broken by noise alone",
-    "converged": "broken by a longer search alone", "transfer": "broken by images of the twin alone",
-    "black-box": "broken without gradients alone",
-}  # fmt: skip
-"""What a check counts, by its name without a norm."""
-
-
 @dataclass(frozen=True, slots=True)
 class Check:
     """One self-check of a run.
@@ -62,8 +53,11 @@ class Check:
     fatal: bool
 
 
-def check_share(name: str, what: str, count: int, n: int, most: float, *, fatal: bool) -> Check:
-    """That `count` of `n` is not significantly more than the share `most`; nothing to look at passes."""
+def check_share(name: str, short: str, what: str, count: int, n: int, most: float, *, fatal: bool) -> Check:
+    """That `count` of `n` is not significantly more than the share `most`; nothing to look at passes.
+
+    `short` and `what` both say what is counted: beside the count, and in full.
+    """
     if not 0 <= count <= n:
         raise ValueError(f"Expected a count of 0 to {n}, got {count}. Count each sample once.")
     failing = next((found for found in range(1, n + 1) if bdtrc(found - 1, n, most) < LEVEL), n + 1)
@@ -72,14 +66,9 @@ def check_share(name: str, what: str, count: int, n: int, most: float, *, fatal:
         passed=count < failing,
         expected=f"{what} on not significantly more than {most:.1%} of samples (exact binomial test, level {LEVEL}; "
         f"{_seen(failing, n)})",
-        observed=f"{_counted(name)} on {count} of {n}",
+        observed=f"{short} on {count} of {n}",
     )
     return Check(control, fatal)
-
-
-def _counted(name: str) -> str:
-    """In short, what a check of this name counts."""
-    return SHORT.get(name.partition("-in-")[0].rsplit("-l", 1)[0], "so")
 
 
 def _seen(failing: int, n: int) -> str:
@@ -104,8 +93,10 @@ def check_gradients(outcome: Outcome) -> list[Check]:
     return [
         Check(enough, fatal=False),
         *_check_census(census, "", "at the image"),
-        check_share("cross-entropy", flat, ce_zero, n, BAD_GRADIENTS, fatal=False),
-        check_share("deterministic", "logits that differ between calls", random, n, BAD_GRADIENTS, fatal=False),
+        check_share("cross-entropy", "no gradient of the cross-entropy", flat, ce_zero, n, BAD_GRADIENTS, fatal=False),
+        check_share(
+            "deterministic", "random answers", "logits that differ between calls", random, n, BAD_GRADIENTS, fatal=False
+        ),
     ]
 
 
@@ -114,10 +105,13 @@ def _check_census(census: dict[str, npt.NDArray[Any]], suffix: str, where: str) 
     misled = ~useless & ~(census["changed"] > SAME) & ~predicted(census["rose"])
     lost = f"a zero, NaN or infinite gradient of the margin, which the attacks climb, {where}"
     lies = f"no step of 8, 1 or 0.1 of 255 along the gradient {where} giving {PREDICTS[0]:g} to {PREDICTS[1]:g} times "
+    lies += "what it says"
     n = len(useless)
     return [
-        check_share(f"gradient{suffix}", lost, _count(useless), n, BAD_GRADIENTS, fatal=True),
-        check_share(f"direction{suffix}", lies + "what it says", _count(misled), n, MISLED, fatal=True),
+        check_share(f"gradient{suffix}", "useless gradients", lost, _count(useless), n, BAD_GRADIENTS, fatal=True),
+        check_share(
+            f"direction{suffix}", "gradients that predict no step", lies, _count(misled), n, MISLED, fatal=True
+        ),
     ]
 
 
@@ -131,21 +125,24 @@ def check_strength(outcome: Outcome) -> list[Check]:
     n, norm, values = int(outcome.correct.sum()), outcome.norm, outcome.values
     by_noise = _count(outcome.arrays["attack"] == outcome.place("noise"))
     longer = "a search of twice the steps from other starts breaking what withstood the attacks"
+    broke, tried = values["longer_broke"], values["longer_tried"]
+    short = "broken by a longer search alone"
+    noise = "blind noise breaking what no attack did"
     found = [
         *_check_census(_census(outcome, "away_"), f"-in-{norm}", "within the ball"),
-        check_share(f"noise-{norm}", "blind noise breaking what no attack did", by_noise, n, MISSED, fatal=False),
-        check_share(
-            f"converged-{norm}", longer, values["longer_broke"], values["longer_tried"], UNFINISHED, fatal=False
-        ),
+        check_share(f"noise-{norm}", "broken by noise alone", noise, by_noise, n, MISSED, fatal=False),
+        check_share(f"converged-{norm}", short, longer, broke, tried, UNFINISHED, fatal=False),
     ]
     if values["transfer_tried"]:
         text = "adversarial images of the undefended twin breaking what the attacks did not"
         tried, broke = values["transfer_tried"], values["transfer_broke"]
-        found.append(check_share(f"transfer-{norm}", text, broke, tried, MISSED, fatal=False))
+        short = "broken by images of the twin alone"
+        found.append(check_share(f"transfer-{norm}", short, text, broke, tried, MISSED, fatal=False))
     if set(outcome.attacks) != {"square"}:
         text = "Square, which sees no gradient, breaking what gradients did not"
         tried = n if "square" in outcome.attacks else values["square_tried"]  # what is broken before need not be tried
-        found.append(check_share(f"black-box-{norm}", text, values["square_broke"], tried, MISSED, fatal=False))
+        broke, short = values["square_broke"], "broken without gradients alone"
+        found.append(check_share(f"black-box-{norm}", short, text, broke, tried, MISSED, fatal=False))
     return found
 
 

@@ -200,7 +200,7 @@ def test_more_outputs_than_classes_is_said(audit, tmp_path):
         (("--data", TRAIN, "--data", TRAIN), 2, "Expected --data train=SPEC"),
         (("--data", TRAIN, "--set", "epoch=3"), 2, "Did you mean epochs?"),
         (("--data", TRAIN, "--set", "epochs"), 2, "Expected KEY=VALUE, got 'epochs'"),
-        (("--data", TRAIN, "--epochs", 0), 2, "epochs: Input should be greater than or equal to 1 (got 0)"),
+        (("--data", TRAIN, "--epochs", 0), 2, "epochs: Expected a number greater than or equal to 1, got 0."),
         (("--data", TRAIN, "--eps", "8/255"), 2, "got 'eps', one of `audit train adversarial`"),
         (("--data", TRAIN, "--set", "temperature=9"), 2, "got 'temperature', one of `audit train distill`"),
         (("--data", TRAIN, "--teacher", "t.safetensors"), 2, "Expected --teacher with distill alone"),

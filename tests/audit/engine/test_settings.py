@@ -24,6 +24,23 @@ def test_settings_that_do_not_go_together_are_the_probe_s():
         parse_settings(["evasion.norms=linf", "evasion.attacks=cw"], PROBES)
 
 
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("steps=many", "evasion.steps: Expected a valid integer, got 'many'."),
+        ("samples=0", "evasion.samples: Expected a number greater than or equal to 1, got 0."),
+        ("norms=l7", "evasion.norms.0: Expected 'linf', 'l2' or 'l1', got 'l7'."),
+        ("norms=", "evasion.norms: Tuple should have at least 1 item after validation, not 0 (got [])."),
+        ("eps_linf=-1", "evasion.eps_linf: Expected a radius of at least 0, got -1. Give eps without a sign."),
+    ],
+)
+def test_a_value_that_does_not_do_is_said_once_with_what_would(setting, said):
+    with pytest.raises(UsageError) as caught:
+        parse_settings([f"evasion.{setting}"], PROBES)
+
+    assert str(caught.value).splitlines() == [said, "Correct --set; `audit probes explain PROBE` lists the keys."]
+
+
 def test_every_problem_is_named_at_once():
     texts = ["acuracy.level=0.9", "accuracy.levle=0.9", "accuracy.level=2", "accuracy"]
 
@@ -33,6 +50,6 @@ def test_every_problem_is_named_at_once():
     message = str(caught.value)
     assert "Expected a probe among accuracy" in message
     assert "got 'levle'. Did you mean level?" in message
-    assert "accuracy.level: Input should be less than 1 (got 2)" in message
+    assert "accuracy.level: Expected a number less than 1, got 2." in message
     assert "Expected PROBE.KEY=VALUE, got 'accuracy'" in message
     assert "audit probes explain PROBE" in message

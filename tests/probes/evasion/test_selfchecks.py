@@ -213,17 +213,19 @@ def test_each_finding_fails_its_own_check(fields, failed):
 
 def test_a_count_beyond_its_base_is_a_defect():
     with pytest.raises(ValueError, match="Expected a count of 0 to 8, got 9"):
-        check_share("x", "x", 9, 8, 0.1, fatal=True)
+        check_share("x", "x", "x", 9, 8, 0.1, fatal=True)
 
 
 def test_what_a_check_could_have_seen_is_said():
-    text = check_share("x", "x", 0, 64, MISLED, fatal=True).control.expected
+    text = check_share("x", "x", "x", 0, 64, MISLED, fatal=True).control.expected
     share = int(text.split("; ")[1].split("%")[0]) / 100
     rng = np.random.default_rng(1)
     counts = rng.binomial(64, share, 4000)
-    caught = np.mean([not check_share("x", "x", int(count), 64, MISLED, fatal=True).control.passed for count in counts])
+    caught = np.mean(
+        [not check_share("x", "x", "x", int(count), 64, MISLED, fatal=True).control.passed for count in counts]
+    )
     assert 0.86 < caught < 0.94
-    assert "too few samples for it to fail" in check_share("x", "x", 0, 1, 0.01, fatal=True).control.expected
+    assert "too few samples for it to fail" in check_share("x", "x", "x", 0, 1, 0.01, fatal=True).control.expected
 
 
 class Times(torch.nn.Module):
@@ -246,19 +248,21 @@ def test_detached_preprocessing_is_refused(base, examined):
 def test_false_alarms_are_rare(most, n):
     """Where the share is what a check allows, it fails with a probability of at most its level."""
     draws = np.random.default_rng(0).binomial(n, most, 20_000)
-    failed = np.mean([not check_share("x", "x", int(count), n, most, fatal=True).control.passed for count in draws])
+    failed = np.mean(
+        [not check_share("x", "x", "x", int(count), n, most, fatal=True).control.passed for count in draws]
+    )
     assert failed <= LEVEL + 4 * (LEVEL / 20_000) ** 0.5
 
 
 def test_what_is_far_above_the_share_fails():
-    assert not check_share("x", "x", 8, 8, 0.1, fatal=True).control.passed
-    assert not check_share("x", "x", 20, 64, 0.1, fatal=True).control.passed
-    assert check_share("x", "x", 0, 0, 0.1, fatal=True).control.passed
-    assert "on 20 of 64" in check_share("x", "x", 20, 64, 0.1, fatal=True).control.observed
+    assert not check_share("x", "x", "x", 8, 8, 0.1, fatal=True).control.passed
+    assert not check_share("x", "x", "x", 20, 64, 0.1, fatal=True).control.passed
+    assert check_share("x", "x", "x", 0, 0, 0.1, fatal=True).control.passed
+    assert "on 20 of 64" in check_share("x", "x", "x", 20, 64, 0.1, fatal=True).control.observed
 
 
 def test_the_worst_check_decides():
-    fine, bad, fatal = (check_share(str(i), "x", 8 * (i > 0), 8, 0.01, fatal=i == 2) for i in range(3))
+    fine, bad, fatal = (check_share(str(i), "x", "x", 8 * (i > 0), 8, 0.01, fatal=i == 2) for i in range(3))
     assert judge([fine]) == "RELIABLE"
     assert judge([fine, bad]) == "SUSPECT"
     assert judge([bad, fatal, fine]) == "BROKEN-EVALUATION"
