@@ -10,7 +10,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from audit.adapters.torchattacks_by_name import NAMES, UNBOUNDED
 from audit.api import Estimate, ProbeConfig, Role
-from audit.toolkit.norms import Norm, canonical_eps, parse_eps
+from audit.toolkit.norms import Norm, parse_eps
+from audit.toolkit.radii import items, radii
 
 AttackName = str
 """One of `OWN`, or `torchattacks:NAME` for an attack of that package."""
@@ -49,42 +50,15 @@ def _known(name: str) -> str:
     raise ValueError(f"Expected {', '.join(OWN)} or torchattacks:NAME such as torchattacks:PGD, got {name!r}.{hint}")
 
 
-def _items(value: Any) -> Any:
-    """A text with commas, or a single number, as a list."""
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
-    return [value] if isinstance(value, int | float) else value
-
-
-def _radii(norm: Norm) -> BeforeValidator:
-    """Reads radii, all problems at once; ascending, without repetition, in canonical form."""
-
-    def read(value: Any) -> Any:
-        listed = _items(value)
-        if not isinstance(listed, list | tuple):
-            return listed
-        found, problems = set(), []
-        for item in listed:
-            try:
-                found.add(canonical_eps(item, norm))
-            except ValueError as error:
-                problems.append(str(error))
-        if problems:
-            raise ValueError(" ".join(problems))
-        return tuple(sorted(found, key=lambda text: parse_eps(text, norm)))
-
-    return BeforeValidator(read)
-
-
 class EvasionConfig(ProbeConfig):
     """The documented protocol: which balls, which attacks, how hard, on how many samples."""
 
-    norms: Annotated[tuple[Norm, ...], BeforeValidator(_items)] = Field(default=("linf", "l2"), min_length=1)
-    eps_linf: Annotated[tuple[str, ...], _radii("linf")] = ("1/255", "2/255", "4/255", "8/255")
+    norms: Annotated[tuple[Norm, ...], BeforeValidator(items)] = Field(default=("linf", "l2"), min_length=1)
+    eps_linf: Annotated[tuple[str, ...], radii("linf")] = ("1/255", "2/255", "4/255", "8/255")
     """Radii as `"8/255"`, `"0.0314"` or `0.0314`, in units of the pixel range; 0 means no perturbation."""
-    eps_l2: Annotated[tuple[str, ...], _radii("l2")] = ("0.25", "0.5", "1")
-    eps_l1: Annotated[tuple[str, ...], _radii("l1")] = ("4", "8", "12")
-    attacks: Annotated[tuple[Annotated[str, AfterValidator(_known)], ...], BeforeValidator(_items)] = Field(
+    eps_l2: Annotated[tuple[str, ...], radii("l2")] = ("0.25", "0.5", "1")
+    eps_l1: Annotated[tuple[str, ...], radii("l1")] = ("4", "8", "12")
+    attacks: Annotated[tuple[Annotated[str, AfterValidator(_known)], ...], BeforeValidator(items)] = Field(
         default=("fgsm", "fmn", "pgd", "apgd-ce", "apgd-t", "square"), min_length=1
     )
     """`fgsm` at every radius; `fmn` for the nearest image of all, and `cw`, in L2 alone; then the others in this order,

@@ -1,0 +1,74 @@
+"""Ranges of values, and which sample each row of a backward pass belongs to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Interval:
+    """What an operation's value lies between, for n samples: lo <= value <= hi, both (n, *shape).
+
+    What overflowed, or is not a number, is infinite: a bound that says nothing.
+    """
+
+    lo: Tensor
+    hi: Tensor
+
+    @property
+    def centre(self) -> Tensor:
+        """Half way between."""
+        return (self.lo + self.hi) / 2
+
+    @property
+    def radius(self) -> Tensor:
+        """Half of the width."""
+        return (self.hi - self.lo) / 2
+
+    def meet(self, other: Interval) -> Interval:
+        """What lies in both."""
+        return Interval(torch.maximum(self.lo, other.lo), torch.minimum(self.hi, other.hi))
+
+    def said(self) -> Interval:
+        """The same with infinity in place of what is not a number."""
+        return Interval(
+            self.lo.nan_to_num(-torch.inf, torch.inf, -torch.inf), self.hi.nan_to_num(torch.inf, torch.inf, -torch.inf)
+        )
+
+    def only(self, rows: Tensor | slice) -> Interval:
+        """Those of some samples."""
+        return Interval(self.lo[rows], self.hi[rows])
+
+    @staticmethod
+    def around(centre: Tensor, radius: Tensor) -> Interval:
+        """From centre - radius to centre + radius."""
+        return Interval(centre - radius, centre + radius)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Owners:
+    """Which of n samples each of r rows belongs to.
+
+    Attributes:
+        sample: (r,) int64.
+        n: samples.
+    """
+
+    sample: Tensor
+    n: int
+
+    @staticmethod
+    def all_of(n: int, each: int, device: torch.device) -> Owners:
+        """`each` rows a sample, sample by sample."""
+        return Owners(torch.arange(n, device=device).repeat_interleave(each), n)
+
+    def pick(self, values: Tensor) -> Tensor:
+        """Each row's own (r, *shape) of the samples' values (n, *shape); (1, *shape) where there is one sample."""
+        return values if self.n == 1 else values[self.sample]
+
+    def part(self, rows: slice) -> Owners:
+        """Those of some rows."""
+        return Owners(self.sample[rows], self.n)

@@ -1,0 +1,105 @@
+"""Certificates: for which images every image within a radius is given the same, right, class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from audit.lirpa.bounds import Interval
+from audit.lirpa.crown import crown_intervals
+from audit.lirpa.graph import Graph, Operation
+from audit.lirpa.intervals import propagate
+from audit.lirpa.margins import bounds_from
+from audit.lirpa.region import Region
+
+Norm = Literal["linf", "l2"]
+Method = Literal["ibp", "crown-ibp", "crown", "alpha-crown"]
+METHODS: tuple[Method, ...] = get_args(Method)
+"""From the cheapest to the tightest."""
+DESCENT = 4
+"""By how much a radius shrinks while nothing is certified."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Certifier:
+    """A network, and how hard its bounds are computed.
+
+    Attributes:
+        graph: in float64 where something shall be called certified.
+        norm: of the ball around each image, cut to the pixels of [0, 1].
+        methods: tried in this order on what the ones before left open.
+        steps: of gradient ascent, for `alpha-crown`.
+        most: values of an operation that are bounded again for a sample; see `crown_intervals`.
+    """
+
+    graph: Graph
+    norm: Norm
+    methods: Sequence[Method] = METHODS
+    steps: int = 20
+    most: int | None = None
+
+    def certified(self, images: Tensor, labels: Tensor, eps: Tensor, slack: Tensor) -> Tensor:
+        """Whether each image keeps its label within its radius: (n,) bool.
+
+        Args:
+            images: (n, c, h, w), in the graph's precision.
+            labels: (n,).
+            eps: (n,).
+            slack: (n,), by how much margins must exceed 0, as the network is run in coarser arithmetic than its bounds.
+        """
+        holds = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+        for method in self.methods:
+            rows = (~holds).nonzero().flatten()
+            if len(rows):
+                region = Region.ball(images[rows], self.norm, eps[rows])
+                margins = self.margins(region, labels[rows], method)
+                holds[rows] = margins.amin(1) > slack[rows]
+        return holds
+
+    def margins(self, region: Region, labels: Tensor, method: Method) -> Tensor:
+        """Lower bounds (n, classes - 1) of the label's logit less each other one."""
+        with torch.no_grad():
+            intervals = self.intervals(region, method)
+            steps = self.steps if method == "alpha-crown" else 0
+            return bounds_from(self.graph, region, intervals, labels, steps, relaxed=method != "ibp")
+
+    def intervals(self, region: Region, method: Method) -> dict[Operation, Interval]:
+        """All operations' intervals, by a method."""
+        if method in ("ibp", "crown-ibp"):
+            return propagate(self.graph, region)
+        return crown_intervals(self.graph, region, self.steps if method == "alpha-crown" else 0, self.most)
+
+    def radius(self, images: Tensor, labels: Tensor, slack: Tensor, radii: Sequence[float], halvings: int) -> Tensor:
+        """The largest radius (n,) float64 found at which each image keeps its label; 0 where none was.
+
+        Radii are tried in ascending order until one fails; then the gap below it is halved. Every radius that is
+        returned was certified as it is, so that nothing rests on bounds being monotone.
+
+        Args:
+            images: (n, c, h, w), right without a change.
+            labels: (n,).
+            slack: (n,), see `certified`.
+            radii: ascending, above 0; nothing beyond the last is tried.
+            halvings: of the gap; while nothing is certified, the radius shrinks to a quarter instead.
+        """
+        low = torch.zeros(len(images), dtype=torch.float64, device=images.device)
+        high = torch.full_like(low, torch.inf)
+        for eps in radii:
+            rows = high.isinf().nonzero().flatten()
+            if len(rows):
+                tried = torch.full((len(rows),), eps, dtype=low.dtype, device=low.device)
+                holds = self.certified(images[rows], labels[rows], tried, slack[rows])
+                low[rows[holds]] = eps
+                high[rows[~holds]] = eps
+        for _ in range(halvings):
+            rows = high.isfinite().nonzero().flatten()
+            if len(rows):
+                below = torch.where(low[rows] > 0, (low[rows] + high[rows]) / 2, high[rows] / DESCENT)
+                holds = self.certified(images[rows], labels[rows], below, slack[rows])
+                low[rows[holds]] = below[holds]
+                high[rows[~holds]] = below[~holds]
+        return low

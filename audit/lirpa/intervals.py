@@ -1,0 +1,37 @@
+"""Interval bound propagation: all operations' ranges, forwards.
+
+Source: Gowal et al. 2018, section 3, arXiv 1810.12715.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from audit.lirpa.bounds import Interval
+from audit.lirpa.graph import Graph, Operation
+from audit.lirpa.region import Region
+from audit.lirpa.rules import rule_of
+
+Intervals = Mapping[Operation, Interval]
+
+
+def propagate(graph: Graph, region: Region) -> dict[Operation, Interval]:
+    """The intervals of all operations for images of the region.
+
+    Raises:
+        NoRule: for an operator that nothing is known of.
+    """
+    found = {graph.pixels: pixels(region)}
+    for op in graph.operations[1:]:
+        found[op] = step(op, found)
+    return found
+
+
+def pixels(region: Region) -> Interval:
+    """The pixels' own, as an operation's."""
+    return Interval(region.box.lo[:, None], region.box.hi[:, None])
+
+
+def step(op: Operation, known: Intervals) -> Interval:
+    """An operation's interval from those of its operands."""
+    return rule_of(op).interval(op, *(known[operand] for operand in op.operands)).said()

@@ -1,0 +1,236 @@
+"""From a module to a program of plain operators on one image.
+
+The network is exported in evaluation mode for a batch of one. Operators are decomposed to the core of ATen, except
+those whose bounds are tighter when seen whole; attention is written out, and splitting becomes slicing, so that every
+operation has one value. What does not depend on the pixels is computed once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Node
+from torch.utils._pytree import tree_map
+
+from audit.lirpa.graph import Graph, Operation
+
+ATEN = torch.ops.aten
+WHOLE = (
+    ATEN.adaptive_avg_pool2d.default, ATEN.avg_pool2d.default, ATEN.conv1d.default,
+    ATEN.conv2d.default, ATEN.conv2d.padding, ATEN.gelu.default, ATEN.group_norm.default, ATEN.hardsigmoid.default,
+    ATEN.hardswish.default, ATEN.instance_norm.default, ATEN.layer_norm.default, ATEN.linear.default,
+    ATEN.matmul.default, ATEN.max_pool2d.default, ATEN.mish.default, ATEN.silu.default, ATEN.softmax.int,
+    ATEN.softplus.default, ATEN.elu.default, ATEN.selu.default, ATEN.celu.default, ATEN.leaky_relu.default,
+    ATEN.upsample_bilinear2d.vec, ATEN.upsample_bicubic2d.vec, ATEN.upsample_nearest2d.vec,
+    ATEN._upsample_bicubic2d_aa.vec, ATEN.relu6.default, ATEN.hardtanh.default, ATEN.pixel_shuffle.default,
+    ATEN.pixel_unshuffle.default, ATEN.pad.default, ATEN.log_softmax.int, ATEN.square.default,
+)  # fmt: skip
+"""Operators that are not decomposed."""
+
+
+class NotExportable(Exception):  # noqa: N818 - an outcome, which a probe turns into its own
+    """A module is no fixed graph of operators; the text says why, and where in the module."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Program:
+    """A module, exported; its weights are bound when it becomes a `Graph`."""
+
+    exported: torch.export.ExportedProgram
+
+    def bound(self, dtype: torch.dtype, device: torch.device | None = None) -> Graph:
+        """The graph with the exported weights.
+
+        Args:
+            dtype: of all that depends on the pixels; constants are computed as the module would, then converted.
+            device: of the constants; None for where the weights are.
+        """
+        with torch.no_grad():
+            return _bound(self.exported, dtype, device)
+
+
+def lower(model: nn.Module, shape: tuple[int, ...]) -> Program:
+    """Exports a module, in evaluation mode, for images of a shape (c, h, w).
+
+    Raises:
+        NotExportable: for a module that is no fixed graph of operators.
+    """
+    parameter = next(model.parameters(), torch.zeros(()))
+    example = torch.full((1, *shape), 0.5, device=parameter.device)
+    with _evaluating(model), warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        try:
+            exported = torch.export.export(model, (example,), strict=False)
+            return Program(exported.run_decompositions(_decompositions()))
+        except Exception as error:
+            reason = (str(error).strip().splitlines() or [""])[0][:300]
+            raise NotExportable(f"{type(error).__name__}: {reason}{_blamed(error, model)}") from error
+
+
+@contextlib.contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def _blamed(error: BaseException, model: nn.Module) -> str:
+    """The innermost module of the network whose `forward` was running, as far as the traceback shows it."""
+    names = {id(module): name or "the network itself" for name, module in model.named_modules()}
+    found, trace = "", error.__traceback__
+    while trace is not None:
+        found = names.get(id(trace.tb_frame.f_locals.get("self")), found)
+        trace = trace.tb_next
+    return f" (in {found})" if found else ""
+
+
+def _decompositions() -> dict[Any, Callable[..., Any]]:
+    table = dict(torch.export.default_decompositions())
+    for operator in WHOLE:
+        table.pop(operator, None)
+    table[ATEN.scaled_dot_product_attention.default] = _attention
+    table[ATEN.split.Tensor] = _split
+    table[ATEN.split_with_sizes.default] = _split_with_sizes
+    table[ATEN.chunk.default] = _chunk
+    table[ATEN.unbind.int] = _unbind
+    table[ATEN._native_batch_norm_legit_no_training.default] = _batch_norm
+    return table
+
+
+def _attention(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
+    is_causal: bool = False, *, scale: float | None = None, enable_gqa: bool = False,
+) -> Tensor:  # fmt: skip
+    """Attention as products and a softmax."""
+    if is_causal or enable_gqa or dropout_p:
+        raise NotImplementedError("causal, grouped or random attention")
+    scores = torch.matmul(query * (query.shape[-1] ** -0.5 if scale is None else scale), key.transpose(-2, -1))
+    if attn_mask is not None:
+        if attn_mask.dtype is torch.bool:
+            attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill(~attn_mask, -math.inf)
+        scores = scores + attn_mask
+    return torch.matmul(scores.softmax(-1), value)
+
+
+def _batch_norm(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, var: Tensor, momentum: float, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalisation by stored statistics, as a scale and a shift a channel."""
+    scale = (var + eps).rsqrt() * (1 if weight is None else weight)
+    shift = (0 if bias is None else bias) - mean * scale
+    column = (-1, *(1,) * (x.dim() - 2))
+    nothing = x.new_empty(0)
+    return x * scale.view(column) + shift.view(column), nothing, nothing
+
+
+def _split_with_sizes(whole: Tensor, sizes: Sequence[int], dim: int = 0) -> list[Tensor]:
+    starts = [sum(sizes[:place]) for place in range(len(sizes))]
+    return [ATEN.slice.Tensor(whole, dim, start, start + size) for start, size in zip(starts, sizes, strict=True)]
+
+
+def _split(whole: Tensor, size: int, dim: int = 0) -> list[Tensor]:
+    total = whole.shape[dim]
+    return _split_with_sizes(whole, [min(size, total - start) for start in range(0, total, size)] or [0], dim)
+
+
+def _chunk(whole: Tensor, chunks: int, dim: int = 0) -> list[Tensor]:
+    return _split(whole, max(-(-whole.shape[dim] // chunks), 1), dim)
+
+
+def _unbind(whole: Tensor, dim: int = 0) -> list[Tensor]:
+    return [ATEN.select.int(whole, dim, place) for place in range(whole.shape[dim])]
+
+
+def _bound(exported: torch.export.ExportedProgram, dtype: torch.dtype, device: torch.device | None) -> Graph:
+    known: dict[Node, Any] = _inputs(exported)
+    pixels = next(node for node in known if known[node] is None)
+    made = {pixels: Operation("input", pixels.name, "", _itself, (), {}, (), tuple(pixels.meta["val"].shape))}
+    converted: dict[Node, Any] = {}
+
+    def found(node: Node) -> Any:
+        if node in made:
+            return made[node]
+        if node not in converted:
+            converted[node] = tree_map(lambda value: _converted(value, dtype, device), known[node])
+        return converted[node]
+
+    for node in exported.graph.nodes:
+        if node.op != "call_function":
+            continue
+        if any(operand in made for operand in node.all_input_nodes):
+            made[node] = _operation(node, found, made, dtype)
+        else:
+            arguments = torch.fx.node.map_arg((node.args, node.kwargs), lambda operand: known[operand])
+            known[node] = node.target(*arguments[0], **arguments[1])
+    (output,) = next(node for node in exported.graph.nodes if node.op == "output").args[0]
+    return Graph(tuple(_alive(made, pixels, output)))
+
+
+def _inputs(exported: torch.export.ExportedProgram) -> dict[Node, Any]:
+    """What every placeholder stands for; None for the pixels."""
+    signature, state = exported.graph_signature, exported.state_dict
+    found: dict[Node, Any] = {}
+    for node in exported.graph.nodes:
+        if node.op != "placeholder":
+            continue
+        name = (
+            signature.inputs_to_parameters.get(node.name)
+            or signature.inputs_to_buffers.get(node.name)
+            or signature.inputs_to_lifted_tensor_constants.get(node.name)
+        )
+        found[node] = None if name is None else state[name] if name in state else exported.constants[name]
+    return found
+
+
+def _operation(node: Node, found: Callable[[Node], Any], made: dict[Node, Operation], dtype: torch.dtype) -> Operation:
+    def known(argument: Any) -> Any:
+        if isinstance(argument, torch.dtype) and argument.is_floating_point:
+            return dtype
+        return found(argument) if isinstance(argument, Node) else argument
+
+    args, kwargs = torch.fx.node.map_aggregate((node.args, node.kwargs), known)
+    operands = tuple(dict.fromkeys(made[operand] for operand in node.all_input_nodes if operand in made))
+    target: Any = node.target
+    kind = str(target._schema.name if hasattr(target, "_schema") else target).rpartition("::")[-1]
+    shape = tuple(node.meta["val"].shape)
+    return Operation(kind, node.name, _module(node), target, tuple(args), dict(kwargs), operands, shape)
+
+
+def _module(node: Node) -> str:
+    stack = node.meta.get("nn_module_stack") or {}
+    return str(next(reversed(stack.values()))[0]) if stack else ""
+
+
+def _alive(made: dict[Node, Operation], pixels: Node, output: Node) -> list[Operation]:
+    """What the output hangs on, in order, the pixels first and the output last."""
+    if output not in made:
+        raise NotExportable("the output does not depend on the pixels")
+    wanted, kept = {made[output]}, []
+    for op in reversed(made.values()):
+        if op in wanted:
+            kept.append(op)
+            wanted.update(op.operands)
+    if kept[-1] is not made[pixels]:
+        kept.append(made[pixels])
+    return kept[::-1]
+
+
+def _converted(value: Any, dtype: torch.dtype, device: torch.device | None) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    return value.to(device=device, dtype=dtype if value.is_floating_point() else None)
+
+
+def _itself(value: Tensor) -> Tensor:
+    return value

@@ -1,0 +1,60 @@
+"""Margins: by how much the label's logit stays above each other one, at least, for every image of a region."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from audit.lirpa.backward import lower_bounds
+from audit.lirpa.bounds import Interval, Owners
+from audit.lirpa.crown import batching, crown_intervals
+from audit.lirpa.graph import Graph, Operation
+from audit.lirpa.intervals import propagate
+from audit.lirpa.optimised import raised_bounds
+from audit.lirpa.region import Region
+
+Method = Literal["ibp", "crown-ibp", "crown"]
+
+
+def margin_rows(labels: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
+    """The label's logit less each other one: rows (n, classes - 1, classes) for labels (n,)."""
+    unit = torch.eye(classes, dtype=dtype, device=labels.device)
+    others = torch.arange(classes, device=labels.device).expand(len(labels), classes)
+    others = others[others != labels[:, None]].view(len(labels), classes - 1)
+    return unit[labels][:, None] - unit[others]
+
+
+def margin_bounds(graph: Graph, region: Region, labels: Tensor, method: Method) -> Tensor:
+    """Lower bounds (n, classes - 1) of all margins; -inf where nothing can be said.
+
+    Raises:
+        NoRule: for an operator that nothing is known of.
+    """
+    intervals = crown_intervals(graph, region) if method == "crown" else propagate(graph, region)
+    return bounds_from(graph, region, intervals, labels, relaxed=method != "ibp")
+
+
+def bounds_from(
+    graph: Graph,
+    region: Region,
+    intervals: Mapping[Operation, Interval],
+    labels: Tensor,
+    steps: int = 0,
+    *,
+    relaxed: bool = True,
+) -> Tensor:
+    """The same with intervals that are known; `steps` as in `raised_bounds`, `relaxed` as in `lower_bounds`."""
+    classes = graph.logits.shape[-1]
+    rows = margin_rows(labels, classes, region.box.lo.dtype).flatten(0, 1)[:, None]
+    owners = Owners.all_of(len(labels), classes - 1, labels.device)
+
+    def part(place: slice) -> Tensor:
+        mine = owners.part(place)
+        if steps:
+            return raised_bounds(graph, region, intervals, graph.logits, rows[place], mine, steps)
+        return lower_bounds(graph, region, intervals, graph.logits, rows[place], mine, relaxed=relaxed)
+
+    return torch.cat(batching(graph).parts(len(rows), part)).view(len(labels), classes - 1)

@@ -1,0 +1,118 @@
+"""What a rule is: how an operation's interval follows from its operands', and how a linear bound passes it backwards.
+
+Backwards: given rows A with  bound = A . value + rest,  a rule gives for every operand rows A' and a number b with
+A . value >= sum(A' . operand) + b  for all operands within their intervals. Upper bounds are lower bounds of -A.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.func import vjp, vmap
+
+from audit.lirpa.bounds import Interval, Owners
+from audit.lirpa.graph import Operation
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Standing:
+    """What a backward pass knows at every operation.
+
+    Attributes:
+        intervals: of every operation below the start, for all samples.
+        owners: which sample each row belongs to.
+        slopes: lower slopes (r, *shape) in place of a rule's own, where a rule takes some.
+    """
+
+    intervals: Mapping[Operation, Interval]
+    owners: Owners
+    slopes: Mapping[Operation, Tensor] = field(default_factory=dict)
+
+    def lo(self, op: Operation) -> Tensor:
+        """The lower ends, row by row."""
+        return self.owners.pick(self.intervals[op].lo)
+
+    def hi(self, op: Operation) -> Tensor:
+        """The upper ends, row by row."""
+        return self.owners.pick(self.intervals[op].hi)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pulled:
+    """A linear bound on the operands.
+
+    Attributes:
+        rows: for each operand (r, *shape), or None where the bound does not depend on it.
+        rest: (r,).
+    """
+
+    rows: tuple[Tensor | None, ...]
+    rest: Tensor
+
+
+class Rule(ABC):
+    """One family of operators."""
+
+    exact = False
+    """Whether the bound passes backwards without loss, as the operation is affine in its operands."""
+
+    @abstractmethod
+    def interval(self, op: Operation, *operands: Interval) -> Interval:
+        """What the value lies between when each operand lies in its interval."""
+
+    def backward(self, op: Operation, rows: Tensor, at: Standing) -> Pulled:
+        """The bound on the operands; by itself a constant, the end of the interval that each sign asks for."""
+        rest = total(rows.clamp(min=0) * at.lo(op)) + total(rows.clamp(max=0) * at.hi(op))
+        return Pulled((None,) * len(op.operands), rest)
+
+
+class Affine(Rule):
+    """An operation that is affine in its operands together; the bound passes by its transpose."""
+
+    exact = True
+
+    def backward(self, op: Operation, rows: Tensor, at: Standing) -> Pulled:
+        """By the vector-Jacobian product at 0, where the value is the constant part."""
+        zeros = [rows.new_zeros(operand.shape) for operand in op.operands]
+        constant, transposed = vjp(op, *zeros)  # type: ignore[misc]
+        return Pulled(tuple(vmap(transposed)(rows)), (rows * constant).flatten(1).sum(1))
+
+
+class Monotone(Affine):
+    """An affine operation none of whose coefficients is negative: it moves, repeats, adds or averages."""
+
+    def interval(self, op: Operation, *operands: Interval) -> Interval:
+        """Lower ends give the lower end, upper ends the upper one."""
+        return Interval(op.each(*(each.lo for each in operands)), op.each(*(each.hi for each in operands)))
+
+
+def total(rows: Tensor) -> Tensor:
+    """The sum (r,) of each row."""
+    return rows.flatten(1).sum(1)
+
+
+def sides(op: Operation, operands: tuple[Interval, ...]) -> tuple[Interval, Interval]:
+    """The intervals of an operator's first two arguments; a constant is its own."""
+    known = dict(zip(op.operands, operands, strict=True))
+    like = operands[0].lo
+
+    def found(argument: object) -> Interval:
+        if isinstance(argument, Operation):
+            return known[argument]
+        value = torch.as_tensor(argument, dtype=like.dtype, device=like.device)
+        return Interval(value, value)
+
+    return found(op.args[0]), found(op.args[1])
+
+
+def summed_to(rows: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Rows (r, ...) summed over what broadcasting had spread from a shape."""
+    extra = rows.dim() - 1 - len(shape)
+    if extra > 0:
+        rows = rows.sum(tuple(range(1, 1 + extra)))
+    spread = [place + 1 for place, size in enumerate(shape) if size == 1 and rows.shape[place + 1] != 1]
+    return rows.sum(spread, keepdim=True) if spread else rows
