@@ -1,39 +1,38 @@
 """Bounds by auto_LiRPA (Xu et al. 2020, arXiv 2002.12920): a second opinion, behind functions that speak tensors only.
 
 Version range: 0.3 (read and run, with torch 2.15 and NumPy 2.4). Its metadata pin torch below 1.13, so it is no plain
-dependency; where it is absent, `PrerequisiteError` says so. Its alpha-CROWN gives CROWN's own values on this torch and
-is not offered.
+dependency; where it is absent, `PrerequisiteError` says so. Its alpha-CROWN returns CROWN's own values on this torch
+and is not offered.
 
 What is walled off here, how it was seen, and the test in tests/audit/adapters/test_auto_lirpa.py that pins it:
 
 - Importing needs `numpy.lib.arraysetops` and `torch.onnx.symbolic_helper._set_opset_version`, which are gone, and
-  `appdirs`, which is left out of requirements.lock: it makes a folder in the user's home and never uses it (run, read).
-  Importing also adds a handler to the root logger, reorders the warning filters and switches TorchScript's profiling
-  off (run); `auto_LiRPA.cuda_utils` imports setuptools for a kernel that stays unused (read). Stand-ins are there
-  while it is imported, on first use, and the rest is put back. `test_importing_leaves_no_trace`.
+  `appdirs`, which requirements.lock leaves out: it makes a folder in the user's home that nothing uses (read, run).
+  Importing adds a handler to the root logger, reorders the warning filters, switches TorchScript's profiling off (run)
+  and brings setuptools for a kernel that stays unused (read). It happens on first use, with stand-ins, and what it
+  changed is put back. `test_importing_leaves_no_trace`.
 - Tracing reads `node[attribute]`, which TorchScript's nodes have lost, and sets the exporter's opset (run). Both are
-  there while a module is traced. `test_global_state_is_left_as_found`.
-- `BoundedModule._named_members` lacks an argument that torch passes (run: TypeError in `crown`). `_taken` makes a
-  subclass that takes it. `test_equals_ours`.
-- The module itself is moved, traced and has its flags changed (read); it gets a copy. `test_module_is_left_as_found`.
-- A module with `nn.Dropout` is traced in training mode, so that batch normalisation counts the batch (read, run).
-  Dropout is taken out of the copy. `test_dropout_does_not_put_normalisation_in_training_mode`.
-- `conv_mode="patches"`, the default, leaves out dilation without a word: bounds that do not hold (run, off by 0.04);
-  it fails for LeakyReLU, groups and division by a constant that has not four dimensions (run). `conv_mode="matrix"` is
-  taken. `test_equals_ours[dilation]`, `[normalised]`.
-- Half of the tensors it makes have the default precision, so that float64 fails at many places (run). float64 is the
-  default within. `test_equals_ours`.
-- Several images at once: a neuron that is open in one of them is bounded anew in all, and constants with fewer
-  dimensions than the images fail (run). Images go one by one. `test_images_do_not_hang_on_one_another`.
-- Over an L2 ball, intervals pass only a convolution or a linear layer rightly: any other first layer, such as a
-  normalisation, is handed the centre with no width, and what follows does not hold (read, run). An identity
-  convolution goes first, which turns the ball into the box around it for intervals; `crown` still passes the ball.
-  `test_ball`, `test_normalisation_before_a_ball`.
-- Average pooling with a stride that is not the window, or with padding, is passed backwards wrongly, without a word
-  (run: off by 0.2). So each module's bounds are checked where truth is known: over a region of one image, they must
-  be the logits' own products. Else it is `NotTaken`. `test_wrong_backward_pass_is_not_taken`.
-- What it cannot take ends in NotImplementedError, AssertionError, KeyError and others, with lines on stdout and in its
-  log (run). All of it is `NotTaken`, in silence. `test_unknown_operator_is_not_taken`.
+  there while bounds are computed. `test_global_state_is_left_as_found`.
+- `BoundedModule._named_members` lacks an argument that torch passes: TypeError in `crown` (run). A subclass takes it.
+  `test_equals_ours`.
+- The module is moved, its flags are set (read). It gets a copy. `test_module_is_left_as_found`.
+- A module with `nn.Dropout` is traced in training mode, batch normalisation with it (read, run). Dropout is taken out
+  of the copy. `test_dropout_is_taken_out`.
+- `conv_mode="patches"`, the default, forgets dilation without a word: inner values leave their bounds by 0.16 (run). It
+  fails on LeakyReLU, on groups, and on division by a constant that has not four dimensions (run). It is two to five
+  times as fast as `"matrix"`, which is taken. `test_equals_ours[dilation]`, `[groups]`, `[normalised]`.
+- Some tensors it makes have the default precision, so that float64 fails (run). float64 is the default meanwhile.
+  `test_equals_ours`.
+- Among several images, constants with fewer dimensions fail (run), and a neuron that is open for one is bounded anew
+  for all (read). Images go one by one. `test_images_do_not_hang_on_one_another`.
+- In an L2 ball, intervals pass a first convolution or linear layer rightly, but any other layer, such as a
+  normalisation, takes the centre for both ends: bounds of no width, which points of the ball leave (read, run). A
+  convolution that changes nothing goes first. `test_ball[normalised]`.
+- Average pooling whose stride is not its window, or with padding, is passed backwards wrongly, without a word (run: off
+  by 0.2). So bounds are checked where truth is known: over one image alone they are the products themselves. A module
+  that fails this is `NotTaken`. `test_wrong_backward_pass_is_not_taken`.
+- What it cannot take ends in NotImplementedError, AssertionError, KeyError and others, with lines on stdout (run). All
+  of it is `NotTaken`, in silence. `test_unknown_operator_is_not_taken_in_silence`.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ class NotTaken(Exception):  # noqa: N818 - an outcome: there is no second opinio
     """auto_LiRPA cannot bound a module, or bounds it wrongly; the text says why."""
 
 
-def box_bounds(module: nn.Module, lo: Tensor, hi: Tensor, rows: Tensor, method: Method) -> Tensor:
+def box_bounds(module: nn.Module, lo: Tensor, hi: Tensor, rows: Tensor, method: Method, *, meet: bool = True) -> Tensor:
     """Lower bounds (n, k), in float64, of linear combinations of the logits over boxes.
 
     Args:
@@ -77,6 +76,8 @@ def box_bounds(module: nn.Module, lo: Tensor, hi: Tensor, rows: Tensor, method: 
         rows: (n, k, classes), the combinations.
         method: `ibp` merges the last linear layer with the rows; `crown-ibp` passes the rows backwards with intervals
             of IBP; `crown` with intervals of backward passes, for neurons that IBP leaves open.
+        meet: whether `crown` keeps what lies in both intervals of a ReLU's operand, as `audit.lirpa` does; if not, the
+            one of the backward pass alone. Tighter intervals may choose other slopes, so either can come out ahead.
 
     Raises:
         PrerequisiteError: when the package is not installed.
@@ -89,10 +90,12 @@ def box_bounds(module: nn.Module, lo: Tensor, hi: Tensor, rows: Tensor, method: 
         ends = (centre, centre) if alone else (lo, hi)
         return package.PerturbationLpNorm(norm=np.inf, x_L=ends[0][place][None], x_U=ends[1][place][None])
 
-    return _bounds(module, centre, region, rows, method)
+    return _bounds(module, centre, region, rows, method, meet)
 
 
-def ball_bounds(module: nn.Module, centre: Tensor, radius: Tensor, rows: Tensor, method: Method) -> Tensor:
+def ball_bounds(
+    module: nn.Module, centre: Tensor, radius: Tensor, rows: Tensor, method: Method, *, meet: bool = True
+) -> Tensor:
     """The same over L2 balls, of all images in a ball, whether or not their pixels are in range.
 
     Args:
@@ -101,6 +104,7 @@ def ball_bounds(module: nn.Module, centre: Tensor, radius: Tensor, rows: Tensor,
         radius: (n,).
         rows: as in `box_bounds`.
         method: as in `box_bounds`; all intervals of `ibp` and `crown-ibp` are those of the box around the ball.
+        meet: as in `box_bounds`.
 
     Raises:
         PrerequisiteError: when the package is not installed.
@@ -115,21 +119,27 @@ def ball_bounds(module: nn.Module, centre: Tensor, radius: Tensor, rows: Tensor,
     def region(place: int, *, alone: bool) -> Any:
         return package.PerturbationLpNorm(norm=2, eps=0.0 if alone else float(radius[place]))
 
-    return _bounds(nn.Sequential(same, module), centre, region, rows, method)
+    return _bounds(nn.Sequential(same, module), centre, region, rows, method, meet)
 
 
-def _bounds(module: nn.Module, centre: Tensor, region: Callable[..., Any], rows: Tensor, method: Method) -> Tensor:
+def _bounds(
+    module: nn.Module, centre: Tensor, region: Callable[..., Any], rows: Tensor, method: Method, meet: bool
+) -> Tensor:
     """Lower bounds over each place's region, by a module that is traced once and checked at each centre."""
     package, rows = _package(), rows.to(centre)
+    if not len(centre):
+        return rows[..., 0]
     with _walls():
         try:
             own = _without_dropout(copy.deepcopy(module).eval()).double()
-            traced = package.Traced(copy.deepcopy(own), centre[:1], {"conv_mode": "matrix"}, device=centre.device)
+            options = {"conv_mode": "matrix", **({"minimum_sparsity": 1.0} if meet else {})}
+            traced = package.Traced(copy.deepcopy(own), centre[:1], options, device=centre.device)
+            traced.meet = meet
 
             def lower(place: int, *, alone: bool) -> Tensor:
                 image = package.BoundedTensor(centre[place][None], region(place, alone=alone))
                 bound = traced.compute_bounds((image,), C=rows[place][None], method=method, bound_upper=False)[0]
-                return cast(Tensor, bound[0])
+                return cast("Tensor", bound[0])
 
             for place in range(len(centre)):
                 _check(lower(place, alone=True), rows[place] @ own(centre[place][None])[0])
@@ -164,11 +174,11 @@ def _walls() -> Iterator[None]:
     from torch.onnx import symbolic_helper
     from torch.onnx._internal.torchscript_exporter._globals import GLOBALS
 
-    dtype, opset, node = torch.get_default_dtype(), GLOBALS.export_onnx_opset_version, cast(Any, torch._C.Node)
+    dtype, opset, node = torch.get_default_dtype(), GLOBALS.export_onnx_opset_version, cast("Any", torch._C.Node)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.random.fork_rng(), torch.no_grad():
         warnings.simplefilter("ignore")
         torch.set_default_dtype(torch.float64)
-        node.__getitem__ = lambda self, name: symbolic_helper._node_get(self, name)
+        node.__getitem__ = symbolic_helper._node_get
         try:
             yield
         finally:
@@ -194,9 +204,14 @@ def _package() -> Any:
     logging.getLogger("auto_LiRPA").setLevel(logging.CRITICAL + 1)
     logging.getLogger("auto_LiRPA.utils").disabled = True
 
-    class Traced(auto_LiRPA.BoundedModule):  # type: ignore[misc, name-defined]
+    class Traced(auto_LiRPA.BoundedModule):  # type: ignore[misc]
         def _named_members(self, get: Any, prefix: str = "", recurse: bool = True, **_: Any) -> Any:
             return super()._named_members(get, prefix, recurse)
+
+        def restore_sparse_bounds(self, node: Any, index: Any, size: int, lo: Tensor, hi: Tensor, *new: Any) -> None:
+            super().restore_sparse_bounds(node, index, size, lo, hi, *new)
+            if self.meet:
+                node.lower, node.upper = torch.maximum(node.lower, lo), torch.minimum(node.upper, hi)
 
     return types.SimpleNamespace(
         BoundedTensor=auto_LiRPA.BoundedTensor, PerturbationLpNorm=auto_LiRPA.PerturbationLpNorm, Traced=Traced
@@ -208,7 +223,7 @@ def _stand_ins() -> Iterator[None]:
     """What importing needs is there, and what it changes is put back."""
     from torch.onnx._internal.torchscript_exporter._globals import GLOBALS
 
-    made = {
+    made: dict[str, dict[str, Any]] = {
         "numpy.lib.arraysetops": {"isin": np.isin},
         "appdirs": {"user_data_dir": lambda _: tempfile.gettempdir()},
         "auto_LiRPA.cuda_utils": {"double2float": None},

@@ -49,7 +49,7 @@ class Program:
         """The graph with the exported weights.
 
         Args:
-            dtype: of all that depends on the pixels; constants are computed as the module would, then converted.
+            dtype: in which everything is computed, also what does not depend on the pixels.
             device: of the constants; None for where the weights are.
         """
         with torch.no_grad():
@@ -63,7 +63,7 @@ def lower(model: nn.Module, shape: tuple[int, ...]) -> Program:
         NotExportable: for a module that is no fixed graph of operators.
     """
     parameter = next(model.parameters(), torch.zeros(()))
-    example = torch.full((1, *shape), 0.5, device=parameter.device)
+    example = torch.full((1, *shape), 0.5, dtype=parameter.dtype, device=parameter.device)
     with _evaluating(model), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         try:
@@ -153,28 +153,28 @@ def _unbind(whole: Tensor, dim: int = 0) -> list[Tensor]:
 
 
 def _bound(exported: torch.export.ExportedProgram, dtype: torch.dtype, device: torch.device | None) -> Graph:
-    known: dict[Node, Any] = _inputs(exported)
+    known = {node: _converted(value, dtype, device) for node, value in _inputs(exported).items()}
     pixels = next(node for node in known if known[node] is None)
     made = {pixels: Operation("input", pixels.name, "", _itself, (), {}, (), tuple(pixels.meta["val"].shape))}
-    converted: dict[Node, Any] = {}
 
-    def found(node: Node) -> Any:
-        if node in made:
-            return made[node]
-        if node not in converted:
-            converted[node] = tree_map(lambda value: _converted(value, dtype, device), known[node])
-        return converted[node]
+    def found(argument: Any) -> Any:
+        if isinstance(argument, torch.dtype) and argument.is_floating_point:
+            return dtype
+        if isinstance(argument, torch.device) and device is not None:
+            return device
+        return made.get(argument, known.get(argument)) if isinstance(argument, Node) else argument
 
     for node in exported.graph.nodes:
         if node.op != "call_function":
             continue
+        args, kwargs = torch.fx.node.map_aggregate((node.args, node.kwargs), found)
         if any(operand in made for operand in node.all_input_nodes):
-            made[node] = _operation(node, found, made, dtype)
+            operands = tuple(dict.fromkeys(made[operand] for operand in node.all_input_nodes if operand in made))
+            made[node] = _operation(node, tuple(args), dict(kwargs), operands)
         else:
-            arguments = torch.fx.node.map_arg((node.args, node.kwargs), lambda operand: known[operand])
-            known[node] = node.target(*arguments[0], **arguments[1])
-    (output,) = next(node for node in exported.graph.nodes if node.op == "output").args[0]
-    return Graph(tuple(_alive(made, pixels, output)))
+            known[node] = node.target(*args, **kwargs)
+    (name,) = exported.graph_signature.user_outputs
+    return Graph(tuple(_alive(made, pixels, next(node for node in exported.graph.nodes if node.name == name))))
 
 
 def _inputs(exported: torch.export.ExportedProgram) -> dict[Node, Any]:
@@ -193,18 +193,11 @@ def _inputs(exported: torch.export.ExportedProgram) -> dict[Node, Any]:
     return found
 
 
-def _operation(node: Node, found: Callable[[Node], Any], made: dict[Node, Operation], dtype: torch.dtype) -> Operation:
-    def known(argument: Any) -> Any:
-        if isinstance(argument, torch.dtype) and argument.is_floating_point:
-            return dtype
-        return found(argument) if isinstance(argument, Node) else argument
-
-    args, kwargs = torch.fx.node.map_aggregate((node.args, node.kwargs), known)
-    operands = tuple(dict.fromkeys(made[operand] for operand in node.all_input_nodes if operand in made))
+def _operation(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], operands: tuple[Operation, ...]) -> Operation:
     target: Any = node.target
     kind = str(target._schema.name if hasattr(target, "_schema") else target).rpartition("::")[-1]
-    shape = tuple(node.meta["val"].shape)
-    return Operation(kind, node.name, _module(node), target, tuple(args), dict(kwargs), operands, shape)
+    shape = tuple(getattr(node.meta.get("val"), "shape", ()))  # what has no single value has no rule either
+    return Operation(kind, node.name, _module(node), target, args, kwargs, operands, shape)
 
 
 def _module(node: Node) -> str:

@@ -16,7 +16,7 @@ def items(value: Any) -> Any:
     return [value] if isinstance(value, int | float) else value
 
 
-def radii(norm: Norm) -> BeforeValidator:
+def radius_list(norm: Norm) -> BeforeValidator:
     """Reads radii, all problems at once; ascending, without repetition, in canonical form."""
 
     def read(value: Any) -> Any:

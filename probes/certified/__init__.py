@@ -14,6 +14,7 @@ from probes.certified.config import CertifiedConfig, cost
 from probes.certified.control import known_truth
 from probes.certified.figures import bracket, table
 from probes.certified.outcome import Outcome, consistent, measurements
+from probes.certified.second_opinion import asked
 from probes.certified.units import Work, certify_chunk, chunks, graph_of
 
 __all__ = ["CertifiedConfig", "certified"]
@@ -84,6 +85,9 @@ def certified(subject: Subject, data: Data, config: CertifiedConfig, ctx: RunCon
     for outcome in outcomes:
         yield known_truth(subject, outcome.norm, config, ctx)
         yield consistent(outcome)
+        opinion = asked(work, outcome, ctx)
+        if opinion is not None:
+            yield opinion
         _diagnose(outcome, config, n, ctx)
         yield from measurements(outcome, config)
         yield bracket(outcome, config)

@@ -10,16 +10,16 @@ from pydantic import BeforeValidator, Field, model_validator
 from audit.api import Estimate, ProbeConfig, Role
 from audit.lirpa.certify import METHODS, Method, Norm
 from audit.toolkit.norms import parse_eps
-from audit.toolkit.radii import items, radii
+from audit.toolkit.radii import items, radius_list
 
 
 class CertifiedConfig(ProbeConfig):
     """Which balls, on how many samples, and how hard their bounds are computed."""
 
     norms: Annotated[tuple[Norm, ...], BeforeValidator(items)] = Field(default=("linf",), min_length=1)
-    eps_linf: Annotated[tuple[str, ...], radii("linf")] = ("1/255", "2/255", "4/255", "8/255")
+    eps_linf: Annotated[tuple[str, ...], radius_list("linf")] = ("1/255", "2/255", "4/255", "8/255")
     """Radii as `"8/255"`, `"0.0314"` or `0.0314`, in units of the pixel range."""
-    eps_l2: Annotated[tuple[str, ...], radii("l2")] = ("0.1", "0.25", "0.5")
+    eps_l2: Annotated[tuple[str, ...], radius_list("l2")] = ("0.1", "0.25", "0.5")
     method: Method = "crown"
     """The tightest that is tried: `ibp`, `crown-ibp`, `crown` or `alpha-crown`; cheaper ones come first."""
     steps: int = Field(default=10, ge=1)
@@ -31,6 +31,8 @@ class CertifiedConfig(ProbeConfig):
     """Of the gap between the largest radius that is certified and the next one that is not."""
     attack_steps: int = Field(default=40, ge=1)
     """Of the attacks that show how much a certificate could hold at most."""
+    second_opinion: int = Field(default=4, ge=0)
+    """First certified samples of a norm on which auto_LiRPA, an independent implementation, is asked; 0 for none."""
     samples: int = Field(default=64, ge=1)
     """First samples of the permuted order; fewer when the split is shorter."""
     chunk: int = Field(default=16, ge=1)

@@ -28,8 +28,9 @@ SAME_GRAPH = 1e-3
 """By how much the graph's logits may differ from the model's, relative to the largest: float32 in deep networks."""
 SAFETY = 4.0
 """The slack of a margin, in differences between the graph's logits and the model's on the clean image."""
-BLURRED = 1.0
-"""An operation says little where the median width of its intervals is so many standard deviations of its values."""
+BLURRED, LOST = 1.0, 4.0
+"""Bounds say little where the median width of an operation's intervals is at least so many standard deviations of its
+values between images, and so many times what it is, in those, of the pixels."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -151,15 +152,18 @@ def _candidates(
 
 
 def _blurred(certifier: Certifier, images: Tensor, eps: float) -> str:
-    """Where, from the pixels upwards, intervals first are wider than their values differ between images."""
+    """Where, from the pixels upwards, intervals first are much wider than their values differ between images."""
+    if len(images) < 2:
+        return ""
     region = Region.ball(images, certifier.norm, eps)
+    limit = BLURRED
     with torch.no_grad():
         intervals = certifier.intervals(region, certifier.methods[-1])
         for op, values in certifier.graph.values(images):
-            if op is certifier.graph.pixels or len(values) < 2:
-                continue
-            width = (intervals[op].hi - intervals[op].lo).flatten(1).median()
-            spread = values.flatten(1).std(0).median()
-            if not float(width) <= BLURRED * float(spread):
+            width = float((intervals[op].hi - intervals[op].lo).flatten(1).median())
+            spread = float(values.flatten(1).std(0).median())
+            if op is certifier.graph.pixels:
+                limit = max(BLURRED, LOST * width / spread if spread else torch.inf)
+            elif not width <= limit * spread:
                 return f"{op.kind} in {op.module}" if op.module else op.kind
     return ""

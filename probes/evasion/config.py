@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from audit.adapters.torchattacks_by_name import NAMES, UNBOUNDED
 from audit.api import Estimate, ProbeConfig, Role
 from audit.toolkit.norms import Norm, parse_eps
-from audit.toolkit.radii import items, radii
+from audit.toolkit.radii import items, radius_list
 
 AttackName = str
 """One of `OWN`, or `torchattacks:NAME` for an attack of that package."""
@@ -54,10 +54,10 @@ class EvasionConfig(ProbeConfig):
     """The documented protocol: which balls, which attacks, how hard, on how many samples."""
 
     norms: Annotated[tuple[Norm, ...], BeforeValidator(items)] = Field(default=("linf", "l2"), min_length=1)
-    eps_linf: Annotated[tuple[str, ...], radii("linf")] = ("1/255", "2/255", "4/255", "8/255")
+    eps_linf: Annotated[tuple[str, ...], radius_list("linf")] = ("1/255", "2/255", "4/255", "8/255")
     """Radii as `"8/255"`, `"0.0314"` or `0.0314`, in units of the pixel range; 0 means no perturbation."""
-    eps_l2: Annotated[tuple[str, ...], radii("l2")] = ("0.25", "0.5", "1")
-    eps_l1: Annotated[tuple[str, ...], radii("l1")] = ("4", "8", "12")
+    eps_l2: Annotated[tuple[str, ...], radius_list("l2")] = ("0.25", "0.5", "1")
+    eps_l1: Annotated[tuple[str, ...], radius_list("l1")] = ("4", "8", "12")
     attacks: Annotated[tuple[Annotated[str, AfterValidator(_known)], ...], BeforeValidator(items)] = Field(
         default=("fgsm", "fmn", "pgd", "apgd-ce", "apgd-t", "square"), min_length=1
     )

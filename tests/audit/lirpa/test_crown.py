@@ -1,0 +1,158 @@
+import pytest
+import torch
+
+from audit.lirpa.certify import METHODS, Certifier
+from audit.lirpa.crown import crown_intervals
+from audit.lirpa.intervals import propagate
+from audit.lirpa.margins import bounds_from, margin_bounds, margin_rows
+from audit.lirpa.region import Region
+from tests.audit.lirpa.networks import Residual, perceptron
+from tests.audit.lirpa.soundness import boxes, check_backward, check_intervals, graph_of, points
+
+SHAPE = (2, 4, 4)
+
+
+def margins(graph, region, labels, method, **settings):
+    certifier = Certifier(graph, "linf", (method,), **settings)
+    return certifier.margins(region, labels, method)
+
+
+@pytest.fixture(scope="module")
+def graph():
+    return graph_of(perceptron(), SHAPE)
+
+
+def labels_of(graph, region):
+    return graph.run(region.box.centre).argmax(1)
+
+
+@pytest.mark.parametrize("eps", [0.02, 0.1])
+def test_each_method_is_tighter_than_the_one_before(graph, eps):
+    region = boxes(8, SHAPE, eps)
+    labels = labels_of(graph, region)
+
+    found = [margins(graph, region, labels, method) for method in METHODS]
+
+    ibp, crown_ibp, crown, alpha = (each.mean() for each in found)
+    assert ibp < crown_ibp < crown < alpha
+    assert bool((found[3] >= found[2] - 1e-9).all()), "ascent keeps the best"
+
+
+def test_optimised_slopes_raise_every_margin_of_a_network_with_open_relus(graph):
+    region = boxes(8, SHAPE, 0.1)
+    labels = labels_of(graph, region)
+    intervals = crown_intervals(graph, region)
+    opened = sum(int(((interval.lo < 0) & (interval.hi > 0)).sum()) for interval in intervals.values())
+    assert opened > 100
+
+    plain = bounds_from(graph, region, intervals, labels)
+    raised = bounds_from(graph, region, intervals, labels, steps=10)
+
+    assert float((raised - plain).min()) >= 0
+    assert float((raised - plain).median()) > 0.05 * float(plain.abs().median())
+
+
+@pytest.mark.parametrize("steps", [0, 5])
+def test_no_point_leaves_intervals_whose_slopes_were_optimised(steps):
+    graph, region = graph_of(Residual(), (2, 8, 8)), boxes(3, (2, 8, 8), 0.1)
+
+    intervals = crown_intervals(graph, region, steps)
+
+    check_intervals(graph, intervals, points(region, 100))
+    check_backward(graph, region, intervals)
+
+
+def test_a_sample_s_bounds_do_not_hang_on_the_others(graph):
+    region = boxes(6, SHAPE, 0.05)
+    labels = labels_of(graph, region)
+
+    together = margins(graph, region, labels, "alpha-crown", steps=3, most=20)
+    alone = torch.cat(
+        [
+            margins(graph, region.only(slice(i, i + 1)), labels[i : i + 1], "alpha-crown", steps=3, most=20)
+            for i in range(6)
+        ]
+    )
+
+    torch.testing.assert_close(together, alone)
+
+
+def test_a_limit_on_what_is_bounded_again_goes_from_crown_to_crown_ibp(graph):
+    region = boxes(8, SHAPE, 0.03)
+    labels = labels_of(graph, region)
+    by_name = {op.name: interval for op, interval in propagate(graph, region).items()}
+    opened = ((by_name["linear_1"].lo < 0) & (by_name["linear_1"].hi > 0)).flatten(1).sum(1)
+    most = int(opened.median())
+    none, some, every = (margins(graph, region, labels, "crown", most=most) for most in (0, most, None))
+
+    torch.testing.assert_close(none, margins(graph, region, labels, "crown-ibp"))
+    within = opened <= most
+    assert 0 < int(within.sum()) < 8
+    torch.testing.assert_close(some[within], every[within])
+    torch.testing.assert_close(some[~within], none[~within])
+    assert none.mean() < some.mean() < every.mean()
+
+
+def test_without_any_room_bounds_are_the_margins_themselves(graph):
+    region = boxes(4, SHAPE, 0.0)
+    labels = labels_of(graph, region)
+    logits = graph.run(region.box.centre)
+    wanted = (margin_rows(labels, 3, torch.float64) * logits[:, None]).sum(2)
+
+    for method in METHODS:
+        torch.testing.assert_close(margins(graph, region, labels, method), wanted, rtol=1e-9, atol=1e-9)
+
+
+def test_an_l2_ball_is_bounded_by_the_ball_and_by_the_box(graph):
+    images = boxes(6, SHAPE, 0.0).box.lo
+    labels = graph.run(images).argmax(1)
+    small, large = (Region.ball(images, "l2", eps) for eps in (0.1, 1e6))
+    everything = Region.ball(images, "linf", 1.0)
+
+    within = margin_bounds(graph, small, labels, "crown")
+    around = margin_bounds(graph, Region.ball(images, "linf", 0.1), labels, "crown")
+
+    assert bool((within > around).all()), "a ball is smaller than its box"
+    torch.testing.assert_close(
+        margin_bounds(graph, large, labels, "crown-ibp"), margin_bounds(graph, everything, labels, "crown-ibp")
+    )
+    directions = torch.randn(500, *images.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    directions *= 0.1 / directions.flatten(2).norm(dim=2)[..., None, None, None]
+    rows = margin_rows(labels, 3, torch.float64)
+    for moved in (images + directions).clamp(0, 1):
+        assert bool(((rows * graph.run(moved)[:, None]).sum(2) >= within - 1e-9).all())
+
+
+def test_relus_that_are_never_open_cost_nothing_and_bounds_are_exact(graph):
+    region = boxes(4, SHAPE, 1e-6)
+    labels = labels_of(graph, region)
+    intervals = propagate(graph, region)
+
+    least = points(region, 1)[0]
+    rows = margin_rows(labels, 3, torch.float64)
+    gradients = []
+    for place in range(2):
+        images = region.box.centre.clone().requires_grad_(True)
+        value = (rows[:, place] * graph.run(images)).sum()
+        gradients.append(torch.autograd.grad(value, images)[0])
+    bounds = bounds_from(graph, region, intervals, labels)
+    for place, gradient in enumerate(gradients):
+        least = region.box.centre - region.box.radius * gradient.sign()
+        torch.testing.assert_close(bounds[:, place], (rows[:, place] * graph.run(least)).sum(1), rtol=1e-9, atol=1e-9)
+
+
+class Deep(torch.nn.Module):
+    """Grows until float64 overflows."""
+
+    def forward(self, pixels):
+        value = pixels.flatten(1)
+        for _ in range(12):
+            value = (value * 1e30).relu() - value
+        return value
+
+
+def test_what_overflows_says_nothing():
+    graph, region = graph_of(Deep(), (1, 2, 2)), boxes(2, (1, 2, 2), 0.1)
+
+    for method in METHODS[:3]:
+        assert not bool((margins(graph, region, torch.tensor([0, 1]), method) > -torch.inf).any())

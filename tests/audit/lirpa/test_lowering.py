@@ -1,0 +1,92 @@
+import pytest
+import torch
+from torch import nn
+
+from audit.lirpa.lowering import NotExportable, lower
+from tests.audit.lirpa.networks import Attention, Residual, perceptron
+from tests.audit.lirpa.soundness import graph_of
+
+
+class Pieces(nn.Module):
+    """Splits, chunks and unbinds, with a constant that is computed."""
+
+    def forward(self, pixels):
+        one, two = pixels.split([1, 1], dim=1)
+        first, *_ = pixels.unbind(2)
+        last = pixels.chunk(2, dim=3)[1]
+        grid = torch.arange(4, dtype=torch.float32).cos()
+        return torch.cat([(one + two * grid).flatten(1), first.flatten(1), last.float().flatten(1)], 1)
+
+
+@pytest.mark.parametrize(
+    ("module", "shape"),
+    [(perceptron(), (2, 4, 4)), (Residual(), (2, 8, 8)), (Attention(), (2, 4, 4)), (Pieces(), (2, 4, 4))],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_graph_answers_as_its_module_does_for_any_number_of_images(module, shape, dtype):
+    graph = graph_of(module, shape, dtype)
+    images = torch.rand(5, *shape)
+
+    answers = graph.run(images.to(dtype))
+
+    assert answers.dtype is dtype
+    torch.testing.assert_close(answers.float(), module(images), rtol=1e-5, atol=1e-5)
+
+
+def test_operations_have_one_value_each_and_only_those_that_matter_are_left():
+    graph = graph_of(Pieces(), (2, 4, 4))
+
+    kinds = [op.kind for op in graph.operations]
+    assert not {"split", "split_with_sizes", "chunk", "unbind", "getitem", "cos", "arange"} & set(kinds)
+    assert kinds[0] == "input"
+    assert graph.logits.kind == "cat"
+    assert all(
+        operand in graph.operations[:place] for place, op in enumerate(graph.operations) for operand in op.operands
+    )
+
+
+def test_attention_is_written_out_and_normalisation_by_statistics_is_a_scale_and_a_shift():
+    kinds = {op.kind for op in graph_of(Attention(), (2, 4, 4)).operations}
+    assert {"softmax", "matmul", "layer_norm"} <= kinds | {"_softmax"}
+    assert not {kind for kind in kinds if "attention" in kind}
+    assert not {op.kind for op in graph_of(Residual(), (2, 8, 8)).operations if "norm" in op.kind}
+
+
+def test_operations_say_where_they_stand():
+    graph = graph_of(Residual(), (2, 8, 8))
+
+    assert [op.module for op in graph.operations if op.kind == "conv2d"] == ["stem", "block.0", "block.2"]
+
+
+class Deciding(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Identity()
+
+    def forward(self, pixels):
+        return pixels.flatten(1) if pixels.sum() > 3 else -pixels.flatten(1)
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        (Deciding(), r"data-dependent|Could not guard|in the network itself"),
+        (nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()), r"\(in 0\)"),
+        (type("Blind", (nn.Module,), {"forward": lambda self, x: torch.ones(len(x), 3)})(), "does not depend"),
+    ],
+)
+def test_what_is_no_fixed_graph_is_refused_with_the_reason(module, said):
+    with pytest.raises(NotExportable, match=said):
+        lower(module, (2, 4, 4)).bound(torch.float64)
+
+
+def test_a_module_in_training_mode_is_bounded_in_evaluation_mode_and_left_as_it_was():
+    module = Residual().train()
+    module.block.eval()
+
+    graph = lower(module, (2, 8, 8)).bound(torch.float32)
+
+    assert module.training
+    assert not module.block.training
+    images = torch.rand(3, 2, 8, 8)
+    torch.testing.assert_close(graph.run(images), module.eval()(images), rtol=1e-5, atol=1e-5)
