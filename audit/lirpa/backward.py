@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from audit.lirpa.bounds import Interval, Owners
+from audit.lirpa.bounds import Owners, Window
 from audit.lirpa.graph import Graph, Operation
 from audit.lirpa.region import Region
 from audit.lirpa.rules import rule_of
-from audit.lirpa.rules.rule import Standing
+from audit.lirpa.rules.rule import Known, Standing, product
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """Linear combinations of an operation's values.
+
+    Attributes:
+        values: (r, *shape), or of the window's part.
+        owners: which sample each row belongs to.
+        window: the part of the value that they are about; None for all of it.
+    """
+
+    values: Tensor
+    owners: Owners
+    window: Window | None = None
 
 
 def lower_bounds(
     graph: Graph,
     region: Region,
-    intervals: Mapping[Operation, Interval],
+    known: Known,
     start: Operation,
-    rows: Tensor,
-    owners: Owners,
+    rows: Rows,
     slopes: Mapping[Operation, Tensor] | None = None,
     *,
     relaxed: bool = True,
@@ -30,29 +45,45 @@ def lower_bounds(
     Args:
         graph: of the network.
         region: of images.
-        intervals: of every operation below the start.
+        known: of every operation below the start.
         start: whose value it is.
-        rows: (r, *shape).
-        owners: which sample each row belongs to.
+        rows: the combinations.
         slopes: lower slopes (r, *shape) in place of a rule's own; see `Standing`.
         relaxed: whether to pass what is not affine; if not, intervals count from there on: the margins of interval
             bound propagation with the last layers merged.
     """
-    at = Standing(intervals, owners, slopes or {})
-    waiting: dict[Operation, Tensor] = {start: rows}
-    rest = rows.new_zeros(len(rows))
+    waiting: dict[Operation, tuple[Tensor, Window | None]] = {start: (rows.values, rows.window)}
+    rest = rows.values.new_zeros(len(rows.values))
     for op in reversed(graph.operations):
         if op not in waiting or op is graph.pixels:
             continue
-        mine, rule = waiting.pop(op), rule_of(op)
+        (mine, window), rule = waiting.pop(op), rule_of(op)
+        if window is not None and not rule.local(op):
+            mine, window = window.spread(mine, *op.shape[-2:]), None
+        at = Standing(known, rows.owners, slopes or {}, window)
         if not rule.exact and not relaxed:
-            rest = rest + (mine.clamp(min=0) * at.lo(op) + mine.clamp(max=0) * at.hi(op)).flatten(1).sum(1)
+            rest = rest + product(mine.clamp(min=0), at.lo(op)) + product(mine.clamp(max=0), at.hi(op))
             continue
         pulled = rule.backward(op, mine, at)
         rest = rest + pulled.rest
         for operand, theirs in zip(op.operands, pulled.rows, strict=True):
             if theirs is not None:
-                waiting[operand] = waiting[operand] + theirs if operand in waiting else theirs
+                part = (theirs, pulled.window)
+                waiting[operand] = _added(operand, waiting[operand], part) if operand in waiting else part
     if graph.pixels in waiting:
-        rest = rest + region.lowest(waiting[graph.pixels][:, 0], owners)
+        mine, window = waiting[graph.pixels]
+        rest = rest + region.lowest(mine[:, 0], rows.owners, window)
     return torch.where(rest.isnan(), -torch.inf, rest)
+
+
+def _added(
+    op: Operation, first: tuple[Tensor, Window | None], second: tuple[Tensor, Window | None]
+) -> tuple[Tensor, Window | None]:
+    """The sum of two rows about parts of an operation's value."""
+    whole = Window(0, 0, *op.shape[-2:]) if first[1] is not None or second[1] is not None else None
+    if whole is None or first[1] == second[1]:
+        return first[0] + second[0], first[1]
+    one, other = first[1] or whole, second[1] or whole
+    both = one.around(other)
+    summed = one.within(both).spread(first[0], both.height, both.width)
+    return summed + other.within(both).spread(second[0], both.height, both.width), both

@@ -1,4 +1,4 @@
-"""Ranges of values, and which sample each row of a backward pass belongs to."""
+"""Ranges of values, which sample each row of a backward pass belongs to, and which part of an image it is about."""
 
 from __future__ import annotations
 
@@ -72,3 +72,33 @@ class Owners:
     def part(self, rows: slice) -> Owners:
         """Those of some rows."""
         return Owners(self.sample[rows], self.n)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The part of values (..., h, w) that rows are about; all their other coefficients are 0."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def cut(self, values: Tensor) -> Tensor:
+        """That part of values (..., h, w)."""
+        return values[..., self.top : self.top + self.height, self.left : self.left + self.width]
+
+    def spread(self, rows: Tensor, height: int, width: int) -> Tensor:
+        """Rows of this part, with zeros around, to (..., height, width)."""
+        below, right = height - self.top - self.height, width - self.left - self.width
+        return torch.nn.functional.pad(rows, (self.left, right, self.top, below))
+
+    def around(self, other: Window) -> Window:
+        """The smallest part that holds both."""
+        top, left = min(self.top, other.top), min(self.left, other.left)
+        bottom = max(self.top + self.height, other.top + other.height)
+        right = max(self.left + self.width, other.left + other.width)
+        return Window(top, left, bottom - top, right - left)
+
+    def within(self, outer: Window) -> Window:
+        """The same, counted from the corner of a part that holds it."""
+        return Window(self.top - outer.top, self.left - outer.left, self.height, self.width)

@@ -9,12 +9,12 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from audit.lirpa.bounds import Interval
-from audit.lirpa.crown import crown_intervals
-from audit.lirpa.graph import Graph, Operation
+from audit.lirpa.crown import crown
+from audit.lirpa.graph import Graph
 from audit.lirpa.intervals import propagate
 from audit.lirpa.margins import bounds_from
 from audit.lirpa.region import Region
+from audit.lirpa.rules.rule import Known
 
 Norm = Literal["linf", "l2"]
 Method = Literal["ibp", "crown-ibp", "crown", "alpha-crown"]
@@ -63,15 +63,14 @@ class Certifier:
     def margins(self, region: Region, labels: Tensor, method: Method) -> Tensor:
         """Lower bounds (n, classes - 1) of the label's logit less each other one."""
         with torch.no_grad():
-            intervals = self.intervals(region, method)
             steps = self.steps if method == "alpha-crown" else 0
-            return bounds_from(self.graph, region, intervals, labels, steps, relaxed=method != "ibp")
+            return bounds_from(self.graph, region, self.known(region, method), labels, steps, relaxed=method != "ibp")
 
-    def intervals(self, region: Region, method: Method) -> dict[Operation, Interval]:
+    def known(self, region: Region, method: Method) -> Known:
         """All operations' intervals, by a method."""
         if method in ("ibp", "crown-ibp"):
             return propagate(self.graph, region)
-        return crown_intervals(self.graph, region, self.steps if method == "alpha-crown" else 0, self.most)
+        return crown(self.graph, region, self.steps if method == "alpha-crown" else 0, self.most)
 
     def radius(self, images: Tensor, labels: Tensor, slack: Tensor, radii: Sequence[float], halvings: int) -> Tensor:
         """The largest radius (n,) float64 found at which each image keeps its label; 0 where none was.

@@ -1,7 +1,8 @@
 """CROWN: intervals made tight by backward passes, wherever that tightens what follows.
 
 An interval matters where a relaxation hangs on it: at the operands of what is not affine. Of a ReLU's operand, only
-values whose sign is open are bounded again; of all others' each one is.
+values whose sign is open are bounded again; of all others' each one is. Rows about neighbouring places of an image are
+passed together, as they hang on the same small part of the layers below.
 
 Source: Zhang et al. 2018, arXiv 1811.00866; Xu et al. 2020, arXiv 2002.12920.
 Differs from source: the tighter of both bounds is kept, and rows are bounded for those samples alone that need them.
@@ -9,25 +10,30 @@ Differs from source: the tighter of both bounds is kept, and rows are bounded fo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
+from math import prod
 
 import torch
 from torch import Tensor
 
-from audit.lirpa.bounds import Interval, Owners
+from audit.lirpa.backward import Rows
+from audit.lirpa.bounds import Interval, Owners, Window
 from audit.lirpa.graph import Graph, Operation
 from audit.lirpa.intervals import pixels, step
 from audit.lirpa.optimised import raised_bounds
 from audit.lirpa.region import Region
 from audit.lirpa.rules import rule_of
 from audit.lirpa.rules.relu import Bent
+from audit.lirpa.rules.rule import Known
 from audit.toolkit.batching import Batching
 
 VALUES = 1 << 20
 """Coefficients that a pass holds at its widest operation, about: more no longer fit into a processor's cache."""
+TILES = 4
+"""Into so many parts each side of a layer is cut."""
 
 
-def crown_intervals(graph: Graph, region: Region, steps: int = 0, most: int | None = None) -> dict[Operation, Interval]:
+def crown(graph: Graph, region: Region, steps: int = 0, most: int | None = None) -> Known:
     """The intervals of all operations, as tight as backward passes make them.
 
     Args:
@@ -40,27 +46,20 @@ def crown_intervals(graph: Graph, region: Region, steps: int = 0, most: int | No
     Raises:
         NoRule: for an operator that nothing is known of.
     """
-    found: dict[Operation, Interval] = {graph.pixels: pixels(region)}
+    known = Known({graph.pixels: pixels(region)})
     open_signs = _relaxed_operands(graph)
     exact = _exact_operations(graph) if region.radius is None else {graph.pixels}
     for op in graph.operations[1:]:
-        found[op] = step(op, found)
+        known.intervals[op] = step(op, known.intervals)
         if op in open_signs and op not in exact:
             for ascent in (0, steps) if steps else (0,):
-                chosen = _chosen(found[op], most, signs_alone=open_signs[op])
-                found[op] = refined(graph, region, found, op, chosen, ascent)
-    return found
-
-
-def _chosen(interval: Interval, most: int | None, *, signs_alone: bool) -> Tensor:
-    """Which values (n, width) are bounded again: bool."""
-    lo, hi = interval.lo.flatten(1), interval.hi.flatten(1)
-    chosen = (lo < 0) & (hi > 0) if signs_alone else lo < hi
-    return chosen if most is None else chosen & (chosen.sum(1, keepdim=True) <= most)
+                chosen = _chosen(known.intervals[op], most, signs_alone=open_signs[op])
+                known.intervals[op] = refined(graph, region, known, op, chosen, ascent)
+    return known
 
 
 def refined(
-    graph: Graph, region: Region, known: Mapping[Operation, Interval], op: Operation, chosen: Tensor, steps: int
+    graph: Graph, region: Region, known: Known, op: Operation, chosen: Tensor, steps: int
 ) -> Interval:
     """An operation's interval, with the bounds that backward passes give.
 
@@ -72,34 +71,63 @@ def refined(
         chosen: (n, width) bool, which of its values are bounded again.
         steps: of gradient ascent on the slopes.
     """
-    before = known[op]
-    sample, place = chosen.nonzero(as_tuple=True)
-    if not len(sample):
-        return before
+    before = known.intervals[op]
     lo, hi = before.lo.flatten(1).clone(), before.hi.flatten(1).clone()
-    owners = Owners(sample, len(region))
+    for sample, place, window in _tiles(chosen, op.shape):
 
-    def ends(rows: slice) -> tuple[Tensor, Tensor]:
-        chosen = place[rows]
-        units = before.lo.new_zeros(len(chosen), lo.shape[1])
-        units[torch.arange(len(chosen)), chosen] = 1
-        units = units.view(-1, *op.shape)
-        part = owners.part(rows)
-        return (
-            raised_bounds(graph, region, known, op, units, part, steps),
-            -raised_bounds(graph, region, known, op, -units, part, steps),
-        )
+        def ends(part: slice, where: tuple[Tensor, Tensor, Window | None] = (sample, place, window)) -> Tensor:
+            rows = _units(where[0][part], where[1][part], where[2], op.shape, len(region), lo)
+            negated = Rows(-rows.values, rows.owners, rows.window)
+            low = raised_bounds(graph, region, known, op, rows, steps)
+            return torch.stack([low, -raised_bounds(graph, region, known, op, negated, steps)])
 
-    found = batching(graph).parts(len(sample), ends)
-    lo[sample, place] = torch.maximum(lo[sample, place], torch.cat([low for low, _ in found]))
-    hi[sample, place] = torch.minimum(hi[sample, place], torch.cat([high for _, high in found]))
+        low, high = torch.cat(batching(graph).parts(len(sample), ends), dim=1)
+        lo[sample, place] = torch.maximum(lo[sample, place], low)
+        hi[sample, place] = torch.minimum(hi[sample, place], high)
     return Interval(lo.view_as(before.lo), hi.view_as(before.hi))
 
 
 def batching(graph: Graph) -> Batching:
     """How many rows a pass takes at once."""
-    widest = max(torch.Size(op.shape).numel() for op in graph.operations)
-    return Batching(max(VALUES // widest, 1))
+    return Batching(max(VALUES // max(prod(op.shape) for op in graph.operations), 1))
+
+
+def _tiles(chosen: Tensor, shape: tuple[int, ...]) -> Iterator[tuple[Tensor, Tensor, Window | None]]:
+    """Chosen values (n, width) of a shape, in parts of an image: their samples, their places, and the part."""
+    sample, place = chosen.nonzero(as_tuple=True)
+    if not len(sample):
+        return
+    if len(shape) != 4 or prod(shape[-2:]) == 1:
+        yield sample, place, None
+        return
+    height, width = shape[-2:]
+    tall, wide = -(-height // TILES), -(-width // TILES)
+    tile = place // width % height // tall * TILES + place % width // wide
+    for number in torch.unique(tile).tolist():
+        top, left = number // TILES * tall, number % TILES * wide
+        mine = tile == number
+        yield sample[mine], place[mine], Window(top, left, min(tall, height - top), min(wide, width - left))
+
+
+def _units(
+    sample: Tensor, place: Tensor, window: Window | None, shape: tuple[int, ...], n: int, like: Tensor
+) -> Rows:
+    """Rows with a one in the place of each value, and zeros elsewhere in the window."""
+    if window is not None:
+        height, width = shape[-2:]
+        down, right = place // width % height - window.top, place % width - window.left
+        place = (place // (height * width) * window.height + down) * window.width + right
+        shape = (*shape[:-2], window.height, window.width)
+    units = like.new_zeros(len(place), prod(shape))
+    units[torch.arange(len(place), device=like.device), place] = 1
+    return Rows(units.view(-1, *shape), Owners(sample, n), window)
+
+
+def _chosen(interval: Interval, most: int | None, *, signs_alone: bool) -> Tensor:
+    """Which values (n, width) are bounded again: bool."""
+    lo, hi = interval.lo.flatten(1), interval.hi.flatten(1)
+    chosen = (lo < 0) & (hi > 0) if signs_alone else lo < hi
+    return chosen if most is None else chosen & (chosen.sum(1, keepdim=True) <= most)
 
 
 def _relaxed_operands(graph: Graph) -> dict[Operation, bool]:
@@ -124,7 +152,7 @@ def _exact_operations(graph: Graph) -> set[Operation]:
 
 
 _APART = frozenset({
-    "sub", "add", "mul", "div", "neg", "rsub", "batch_norm", "view", "reshape", "flatten", "permute", "flip", "select",
-    "slice", "clone", "contiguous", "alias", "_to_copy", "transpose", "unsqueeze", "squeeze",
+    "sub", "add", "mul", "div", "neg", "rsub", "view", "reshape", "flatten", "permute", "flip", "select", "slice",
+    "clone", "contiguous", "alias", "_to_copy", "transpose", "unsqueeze", "squeeze",
 })  # fmt: skip
 """Operators that keep values of one operand apart."""

@@ -11,20 +11,19 @@ from audit.lirpa.bounds import Interval
 from audit.lirpa.graph import Graph, Operation
 from audit.lirpa.region import Region
 from audit.lirpa.rules import rule_of
+from audit.lirpa.rules.rule import Known
 
-Intervals = Mapping[Operation, Interval]
 
-
-def propagate(graph: Graph, region: Region) -> dict[Operation, Interval]:
+def propagate(graph: Graph, region: Region) -> Known:
     """The intervals of all operations for images of the region.
 
     Raises:
         NoRule: for an operator that nothing is known of.
     """
-    found = {graph.pixels: pixels(region)}
+    known = Known({graph.pixels: pixels(region)})
     for op in graph.operations[1:]:
-        found[op] = step(op, found)
-    return found
+        known.intervals[op] = step(op, known.intervals)
+    return known
 
 
 def pixels(region: Region) -> Interval:
@@ -32,6 +31,6 @@ def pixels(region: Region) -> Interval:
     return Interval(region.box.lo[:, None], region.box.hi[:, None])
 
 
-def step(op: Operation, known: Intervals) -> Interval:
+def step(op: Operation, known: Mapping[Operation, Interval]) -> Interval:
     """An operation's interval from those of its operands."""
     return rule_of(op).interval(op, *(known[operand] for operand in op.operands)).said()

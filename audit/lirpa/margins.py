@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from audit.lirpa.backward import lower_bounds
-from audit.lirpa.bounds import Interval, Owners
-from audit.lirpa.crown import batching, crown_intervals
-from audit.lirpa.graph import Graph, Operation
+from audit.lirpa.backward import Rows, lower_bounds
+from audit.lirpa.bounds import Owners
+from audit.lirpa.crown import batching, crown
+from audit.lirpa.graph import Graph
 from audit.lirpa.intervals import propagate
 from audit.lirpa.optimised import raised_bounds
 from audit.lirpa.region import Region
+from audit.lirpa.rules.rule import Known
 
 Method = Literal["ibp", "crown-ibp", "crown"]
 
@@ -33,18 +33,12 @@ def margin_bounds(graph: Graph, region: Region, labels: Tensor, method: Method) 
     Raises:
         NoRule: for an operator that nothing is known of.
     """
-    intervals = crown_intervals(graph, region) if method == "crown" else propagate(graph, region)
-    return bounds_from(graph, region, intervals, labels, relaxed=method != "ibp")
+    known = crown(graph, region) if method == "crown" else propagate(graph, region)
+    return bounds_from(graph, region, known, labels, relaxed=method != "ibp")
 
 
 def bounds_from(
-    graph: Graph,
-    region: Region,
-    intervals: Mapping[Operation, Interval],
-    labels: Tensor,
-    steps: int = 0,
-    *,
-    relaxed: bool = True,
+    graph: Graph, region: Region, known: Known, labels: Tensor, steps: int = 0, *, relaxed: bool = True
 ) -> Tensor:
     """The same with intervals that are known; `steps` as in `raised_bounds`, `relaxed` as in `lower_bounds`."""
     classes = graph.logits.shape[-1]
@@ -52,9 +46,9 @@ def bounds_from(
     owners = Owners.all_of(len(labels), classes - 1, labels.device)
 
     def part(place: slice) -> Tensor:
-        mine = owners.part(place)
+        mine = Rows(rows[place], owners.part(place))
         if steps:
-            return raised_bounds(graph, region, intervals, graph.logits, rows[place], mine, steps)
-        return lower_bounds(graph, region, intervals, graph.logits, rows[place], mine, relaxed=relaxed)
+            return raised_bounds(graph, region, known, graph.logits, mine, steps)
+        return lower_bounds(graph, region, known, graph.logits, mine, relaxed=relaxed)
 
     return torch.cat(batching(graph).parts(len(rows), part)).view(len(labels), classes - 1)

@@ -11,50 +11,43 @@ Differs from source: inner bounds are not raised for the sake of the last ones b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
-from audit.lirpa.backward import lower_bounds
-from audit.lirpa.bounds import Interval, Owners
+from audit.lirpa.backward import Rows, lower_bounds
 from audit.lirpa.graph import Graph, Operation
 from audit.lirpa.region import Region
 from audit.lirpa.rules import rule_of
 from audit.lirpa.rules.relu import Bent
+from audit.lirpa.rules.rule import Known
 
 RATE, DECAY = 0.25, 0.9
 """Of Adam, at first and from step to step."""
 
 
 def raised_bounds(
-    graph: Graph,
-    region: Region,
-    intervals: Mapping[Operation, Interval],
-    start: Operation,
-    rows: Tensor,
-    owners: Owners,
-    steps: int,
+    graph: Graph, region: Region, known: Known, start: Operation, rows: Rows, steps: int
 ) -> Tensor:
     """Lower bounds (r,) as of `lower_bounds`, each the greatest that any step found; the first is that of CROWN.
 
     Args:
         graph: of the network.
         region: of images.
-        intervals: of every operation below the start.
+        known: of every operation below the start.
         start: whose value it is.
-        rows: (r, *shape).
-        owners: which sample each row belongs to.
-        steps: of gradient ascent.
+        rows: the combinations.
+        steps: of gradient ascent; none for plain CROWN.
     """
-    slopes = _first_slopes(graph, intervals, start, owners) if steps else {}
+    with torch.no_grad():
+        best = lower_bounds(graph, region, known, start, rows)
+    slopes = _first_slopes(graph, known, start, rows) if steps else {}
     if not slopes:
-        return lower_bounds(graph, region, intervals, start, rows, owners)
+        return best
+    optimiser = torch.optim.Adam(slopes.values(), lr=RATE)
     with torch.enable_grad():
-        best = lower_bounds(graph, region, intervals, start, rows, owners, slopes)
-        optimiser = torch.optim.Adam(slopes.values(), lr=RATE)
-        found = best
         for _ in range(steps):
+            found = lower_bounds(graph, region, known, start, rows, slopes)
+            best = torch.maximum(best, found.detach())
             optimiser.zero_grad()
             (-torch.where(found.isfinite(), found, 0.0)).sum().backward()  # type: ignore[no-untyped-call]
             optimiser.step()
@@ -63,23 +56,18 @@ def raised_bounds(
             with torch.no_grad():
                 for op, slope in slopes.items():
                     slope.clamp_(_left(op), 1)
-            found = lower_bounds(graph, region, intervals, start, rows, owners, slopes)
-            best = torch.maximum(best, found)
-    return best.detach()
+    with torch.no_grad():
+        return torch.maximum(best, lower_bounds(graph, region, known, start, rows, slopes))
 
 
-def _first_slopes(
-    graph: Graph, intervals: Mapping[Operation, Interval], start: Operation, owners: Owners
-) -> dict[Operation, Tensor]:
+def _first_slopes(graph: Graph, known: Known, start: Operation, rows: Rows) -> dict[Operation, Tensor]:
     """CROWN's own slopes of every row, at each ReLU below the start that is open somewhere."""
     found: dict[Operation, Tensor] = {}
     for op in graph.operations[1 : graph.operations.index(start) + 1]:
         rule = rule_of(op)
-        if isinstance(rule, Bent):
-            x = intervals[op.operands[0]]
-            if bool(((x.lo < 0) & (x.hi > 0)).any()):
-                slope = owners.pick(rule.slopes(op, x)).expand(len(owners.sample), *op.shape)
-                found[op] = slope.clone().requires_grad_(True)
+        if isinstance(rule, Bent) and op in known.relaxations and bool(known.relaxations[op].free.any()):
+            slope = rows.owners.pick(known.relaxations[op].lower_slope).expand(len(rows.values), *op.shape)
+            found[op] = slope.clone().requires_grad_(True)
     return found
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from audit.lirpa.bounds import Interval, Owners
+from audit.lirpa.bounds import Interval, Owners, Window
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,18 +52,26 @@ class Region:
             return Region(self.box.only(rows))
         return Region(self.box.only(rows), self.centre[rows], self.radius[rows])
 
-    def lowest(self, rows: Tensor, owners: Owners) -> Tensor:
+    def lowest(self, rows: Tensor, owners: Owners, window: Window | None = None) -> Tensor:
         """A lower bound (r,) of each row's product (r, c, h, w) with any image of its sample's region.
 
         The least value over a box is exact. Within a ball it is the larger of what the ball and what the box say.
+
+        Args:
+            rows: of the images, or of a part of them.
+            owners: which sample each row belongs to.
+            window: that part.
         """
         flat = rows.flatten(1)
-        if owners.n == 1:
-            least = flat @ self.box.centre[0].flatten() - flat.abs() @ self.box.radius[0].flatten()
-        else:
-            centre, radius = owners.pick(self.box.centre).flatten(1), owners.pick(self.box.radius).flatten(1)
-            least = (flat * centre).sum(1) - (flat.abs() * radius).sum(1)
+
+        def own(values: Tensor) -> Tensor:
+            return owners.pick((values if window is None else window.cut(values)).flatten(1))
+
+        def products(first: Tensor, second: Tensor) -> Tensor:
+            return first @ second[0] if owners.n == 1 else (first * second).sum(1)
+
+        least = products(flat, own(self.box.centre)) - products(flat.abs(), own(self.box.radius))
         if self.centre is None or self.radius is None:
             return least
-        in_ball = (flat * owners.pick(self.centre).flatten(1)).sum(1)
-        return torch.maximum(least, in_ball - owners.pick(self.radius) * flat.norm(dim=1))
+        in_ball = products(flat, own(self.centre)) - owners.pick(self.radius) * flat.norm(dim=1)
+        return torch.maximum(least, in_ball)

@@ -86,7 +86,7 @@ def _compared(work: Work, unit: Unit) -> Tally:
 
 def _within(work: Work, region: Region) -> bool:
     """Whether full CROWN bounds no more values of an operation again than a sample may cost."""
-    intervals = propagate(work.graph, region)
+    intervals = propagate(work.graph, region).intervals
     for op in work.graph.operations[1:]:
         if not rule_of(op).exact:
             for operand in op.operands:

@@ -158,7 +158,7 @@ def _blurred(certifier: Certifier, images: Tensor, eps: float) -> str:
     region = Region.ball(images, certifier.norm, eps)
     limit = BLURRED
     with torch.no_grad():
-        intervals = certifier.intervals(region, certifier.methods[-1])
+        intervals = certifier.known(region, certifier.methods[-1]).intervals
         for op, values in certifier.graph.values(images):
             width = float((intervals[op].hi - intervals[op].lo).flatten(1).median())
             spread = float(values.flatten(1).std(0).median())

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from audit.lirpa.graph import Operation
-from audit.lirpa.rules import movement, relu, signed
+from audit.lirpa.rules import movement, piecewise, relu, signed, smooth
 from audit.lirpa.rules.rule import Rule
 
-_ALONE: dict[str, Rule] = {**movement.RULES, **signed.RULES, **relu.RULES}
+_ALONE: dict[str, Rule] = {**movement.RULES, **signed.RULES, **relu.RULES, **piecewise.RULES, **smooth.RULES}
 
 
 class NoRule(Exception):  # noqa: N818 - an outcome, which a probe turns into its own

@@ -7,38 +7,73 @@ A . value >= sum(A' . operand) + b  for all operands within their intervals. Upp
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.func import vjp, vmap
 
-from audit.lirpa.bounds import Interval, Owners
+from audit.lirpa.bounds import Interval, Owners, Window
 from audit.lirpa.graph import Operation
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Known:
+    """What is known of the operations of a graph over a region.
+
+    Attributes:
+        intervals: of each, for all samples.
+        relaxations: what rules made of them, kept as many passes ask for it. Nothing may be kept of an operation whose
+            interval, or an operand's, is yet to become tighter.
+    """
+
+    intervals: dict[Operation, Interval]
+    relaxations: dict[Operation, Any] = field(default_factory=dict)
+
+    def once(self, op: Operation, make: Callable[[], R]) -> R:
+        """An operation's relaxation, made when first asked for."""
+        if op not in self.relaxations:
+            self.relaxations[op] = make()
+        found: R = self.relaxations[op]
+        return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Standing:
-    """What a backward pass knows at every operation.
+    """What a backward pass knows at an operation.
 
     Attributes:
-        intervals: of every operation below the start, for all samples.
+        known: of every operation below the start.
         owners: which sample each row belongs to.
         slopes: lower slopes (r, *shape) in place of a rule's own, where a rule takes some.
+        window: the part of the value that rows are about; None for all of it.
     """
 
-    intervals: Mapping[Operation, Interval]
+    known: Known
     owners: Owners
     slopes: Mapping[Operation, Tensor] = field(default_factory=dict)
+    window: Window | None = None
+
+    @property
+    def intervals(self) -> Mapping[Operation, Interval]:
+        """Of every operation below the start, for all samples."""
+        return self.known.intervals
+
+    def pick(self, values: Tensor) -> Tensor:
+        """Each row's own of the samples' values (n, *shape), of the window where there is one."""
+        return self.owners.pick(values if self.window is None else self.window.cut(values))
 
     def lo(self, op: Operation) -> Tensor:
         """The lower ends, row by row."""
-        return self.owners.pick(self.intervals[op].lo)
+        return self.pick(self.intervals[op].lo)
 
     def hi(self, op: Operation) -> Tensor:
         """The upper ends, row by row."""
-        return self.owners.pick(self.intervals[op].hi)
+        return self.pick(self.intervals[op].hi)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,10 +83,12 @@ class Pulled:
     Attributes:
         rows: for each operand (r, *shape), or None where the bound does not depend on it.
         rest: (r,).
+        window: the part of the operands that rows are about; None for all of them.
     """
 
     rows: tuple[Tensor | None, ...]
     rest: Tensor
+    window: Window | None = None
 
 
 class Rule(ABC):
@@ -60,13 +97,17 @@ class Rule(ABC):
     exact = False
     """Whether the bound passes backwards without loss, as the operation is affine in its operands."""
 
+    def local(self, op: Operation) -> bool:
+        """Whether rows about a part of the value can be passed as they are."""
+        return False
+
     @abstractmethod
     def interval(self, op: Operation, *operands: Interval) -> Interval:
         """What the value lies between when each operand lies in its interval."""
 
     def backward(self, op: Operation, rows: Tensor, at: Standing) -> Pulled:
         """The bound on the operands; by itself a constant, the end of the interval that each sign asks for."""
-        rest = total(rows.clamp(min=0) * at.lo(op)) + total(rows.clamp(max=0) * at.hi(op))
+        rest = product(rows.clamp(min=0), at.lo(op)) + product(rows.clamp(max=0), at.hi(op))
         return Pulled((None,) * len(op.operands), rest)
 
 
@@ -93,6 +134,11 @@ class Monotone(Affine):
 def total(rows: Tensor) -> Tensor:
     """The sum (r,) of each row."""
     return rows.flatten(1).sum(1)
+
+
+def product(rows: Tensor, values: Tensor) -> Tensor:
+    """The sum (r,) of each row times its values; 0 where a coefficient is, however large the value."""
+    return total(rows * torch.where(rows == 0, 0.0, values))
 
 
 def sides(op: Operation, operands: tuple[Interval, ...]) -> tuple[Interval, Interval]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
+from torch.nn.functional import conv_transpose2d, linear
 from torch.nn.grad import conv2d_input
 
-from audit.lirpa.bounds import Interval
+from audit.lirpa.bounds import Interval, Window
 from audit.lirpa.graph import Operation
-from audit.lirpa.rules.rule import Affine, Pulled, Rule, Standing, sides, total
+from audit.lirpa.rules.rule import Affine, Pulled, Rule, Standing, sides, summed_to, total
 
 
 class Added(Affine):
@@ -18,16 +21,35 @@ class Added(Affine):
     def __init__(self, *signs: int) -> None:
         self.signs = signs
 
+    def local(self, op: Operation) -> bool:
+        """Where nothing is spread."""
+        return _by_place(op)
+
     def interval(self, op: Operation, *operands: Interval) -> Interval:
         """End by end, crosswise where one is subtracted."""
-        factors = (self.signs[0], self.signs[1] * op.kwargs.get("alpha", 1))
         first, second = (
             Interval(side.lo * factor, side.hi * factor)
             if factor >= 0
             else Interval(side.hi * factor, side.lo * factor)
-            for side, factor in zip(sides(op, operands), factors, strict=True)
+            for side, factor in zip(sides(op, operands), self._factors(op), strict=True)
         )
         return Interval(first.lo + second.lo, first.hi + second.hi)
+
+    def backward(self, op: Operation, rows: Tensor, at: Standing) -> Pulled:
+        """Rows times 1 or -1."""
+        if len(op.operands) < 2 and all(isinstance(side, Operation) for side in op.args[:2]):
+            return super().backward(op, rows, at)  # an operand with itself
+        pulled, rest = {}, rows.new_zeros(len(rows))
+        for side, factor in zip(op.args[:2], self._factors(op), strict=True):
+            mine = rows if factor == 1 else rows * factor
+            if isinstance(side, Operation):
+                pulled[side] = mine if at.window is not None else summed_to(mine, side.shape)
+            else:
+                rest = rest + total(mine * side)
+        return Pulled(tuple(pulled[operand] for operand in op.operands), rest, at.window)
+
+    def _factors(self, op: Operation) -> tuple[float, float]:
+        return self.signs[0], self.signs[1] * op.kwargs.get("alpha", 1)
 
 
 class Negated(Affine):
@@ -42,10 +64,26 @@ class Negated(Affine):
 class Scaled(Affine):
     """A product with a constant, or a quotient by one."""
 
+    def local(self, op: Operation) -> bool:
+        """Where nothing is spread."""
+        return _by_place(op)
+
     def interval(self, op: Operation, *operands: Interval) -> Interval:
         """The ends change places where the factor is negative."""
         one, other = op.each(*(each.lo for each in operands)), op.each(*(each.hi for each in operands))
         return Interval(torch.minimum(one, other), torch.maximum(one, other))
+
+    def backward(self, op: Operation, rows: Tensor, at: Standing) -> Pulled:
+        """Rows times the factor."""
+        factor = next(side for side in op.args[:2] if not isinstance(side, Operation))
+        if op.kind == "div" and op.kwargs.get("rounding_mode") is None:
+            pulled = rows / factor
+        elif op.kind == "mul":
+            pulled = rows * factor
+        else:
+            return super().backward(op, rows, at)
+        rest = rows.new_zeros(len(rows))
+        return Pulled((pulled if at.window is not None else summed_to(pulled, op.operands[0].shape),), rest, at.window)
 
 
 class Linear(Affine):
@@ -67,6 +105,14 @@ class Linear(Affine):
 class Convolution(Affine):
     """A convolution in two dimensions with zeros around; of images, the leading 1 being in the place of a batch."""
 
+    def local(self, op: Operation) -> bool:
+        """Where padding is given in numbers, and no window meets padding alone."""
+        padding, dilation = op.argument(4, "padding", 0), _pair(op.argument(5, "dilation", 1))
+        if isinstance(padding, str):
+            return False
+        sides = zip(_pair(padding), dilation, op.args[1].shape[-2:], strict=True)
+        return all(pad <= apart * (size - 1) for pad, apart, size in sides)
+
     def interval(self, op: Operation, *operands: Interval) -> Interval:
         """The filters on the centre, their absolute values on the radius."""
         (x,) = operands
@@ -77,18 +123,28 @@ class Convolution(Affine):
 
     def backward(self, op: Operation, rows: Tensor, at: Standing) -> Pulled:
         """The transposed convolution."""
-        stride, padding, dilation, groups = (
-            op.argument(place, name, default)
-            for place, name, default in ((3, "stride", 1), (4, "padding", 0), (5, "dilation", 1), (6, "groups", 1))
-        )
-        if isinstance(padding, str):
+        if isinstance(op.argument(4, "padding", 0), str):
             return super().backward(op, rows, at)
-        weight, bias = op.args[1], op.argument(2, "bias")
+        stride, padding, dilation = (_pair(op.argument(place, name, default)) for place, name, default in _GEOMETRY)
+        groups, weight, bias = op.argument(6, "groups", 1), op.args[1], op.argument(2, "bias")
         images = rows.flatten(0, 1)
-        size = (len(images), *op.operands[0].shape[1:])
-        pulled = conv2d_input(size, weight, images, stride, padding, dilation, groups)  # type: ignore[no-untyped-call]
         rest = images.sum((2, 3)) @ bias if bias is not None else rows.new_zeros(len(rows))
-        return Pulled((pulled[:, None],), rest)
+        if at.window is None:
+            size = (len(images), *op.operands[0].shape[1:])
+            pulled = conv2d_input(size, weight, images, stride, padding, dilation, groups)  # type: ignore[no-untyped-call]
+            return Pulled((pulled[:, None],), rest)
+        pulled = conv_transpose2d(images, weight, None, stride, 0, 0, groups, dilation)
+        top, left = (
+            start * step - pad
+            for start, step, pad in zip((at.window.top, at.window.left), stride, padding, strict=True)
+        )
+        height, width = op.operands[0].shape[-2:]
+        inside = Window(
+            max(top, 0), max(left, 0), min(top + pulled.shape[-2], height) - max(top, 0),
+            min(left + pulled.shape[-1], width) - max(left, 0),
+        )  # fmt: skip
+        cut = Window(inside.top - top, inside.left - left, inside.height, inside.width)
+        return Pulled((cut.cut(pulled)[:, None],), rest, inside)
 
 
 class Product(Affine):
@@ -106,13 +162,31 @@ class Product(Affine):
                 args[place] = args[place].abs()
         for place in range(self.first):
             args[place] = torch.zeros_like(args[place])
-        absolute = Operation(op.kind, op.name, op.module, op.target, tuple(args), op.kwargs, op.operands, op.shape)
-        return Interval.around(op.each(x.centre), absolute.each(x.radius))
+        return Interval.around(op.each(x.centre), dataclasses.replace(op, args=tuple(args)).each(x.radius))
+
+
+_GEOMETRY = ((3, "stride", 1), (4, "padding", 0), (5, "dilation", 1))
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    """An argument of a convolution for both directions."""
+    values = tuple(value) if isinstance(value, list | tuple) else (value,)
+    return (values[0], values[-1])
+
+
+def _by_place(op: Operation) -> bool:
+    """Whether each value hangs on the operands' values in the same place, and on constants that are the same in all."""
+    if any(operand.shape != op.shape for operand in op.operands) or len(op.shape) < 3:
+        return False
+    constants = [side for side in op.args[:2] if isinstance(side, Tensor)]
+    return all(constant.dim() < 2 or tuple(constant.shape[-2:]) == (1, 1) for constant in constants) and all(
+        constant.dim() != 1 or len(constant) == 1 for constant in constants
+    )
 
 
 RULES: dict[str, Rule] = {
-    "add": Added(1, 1), "sub": Added(1, -1), "rsub": Added(-1, 1), "neg": Negated(),
-    "linear": Linear(), "conv2d": Convolution(), "mul": Scaled(), "div": Scaled(), "matmul": Product(), "mm": Product(),
-    "bmm": Product(), "addmm": Product(1), "baddbmm": Product(1),
+    "add": Added(1, 1), "sub": Added(1, -1), "rsub": Added(-1, 1), "neg": Negated(), "linear": Linear(),
+    "conv2d": Convolution(), "mul": Scaled(), "div": Scaled(), "matmul": Product(), "mm": Product(), "bmm": Product(),
+    "addmm": Product(1), "baddbmm": Product(1),
 }  # fmt: skip
 """For operators of which one operand depends on the pixels; sums of either."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from audit.lirpa.backward import lower_bounds
-from audit.lirpa.bounds import Interval, Owners
-from audit.lirpa.graph import Graph, Operation
+from audit.lirpa.backward import Rows, lower_bounds
+from audit.lirpa.bounds import Owners
+from audit.lirpa.graph import Graph
 from audit.lirpa.lowering import lower
 from audit.lirpa.region import Region
+from audit.lirpa.rules.rule import Known
 
 ROUNDING = 1e-9
 """Of values, relative to their size: float64 rounds a million times finer, in networks of some depth."""
@@ -36,7 +37,7 @@ def points(region: Region, count: int, seed: int = 0) -> Tensor:
     return lo + places * (hi - lo)
 
 
-def check_intervals(graph: Graph, intervals: dict[Operation, Interval], images: Tensor) -> None:
+def check_intervals(graph: Graph, known: Known, images: Tensor) -> None:
     """No operation's value leaves its interval on images (count, n, c, h, w).
 
     Raises:
@@ -46,7 +47,7 @@ def check_intervals(graph: Graph, intervals: dict[Operation, Interval], images: 
     with torch.no_grad():
         for batch in images:
             for op, values in graph.values(batch):
-                interval = intervals[op]
+                interval = known.intervals[op]
                 excess = torch.maximum(interval.lo - values, values - interval.hi) - ROUNDING * (1 + values.abs())
                 assert not excess.isnan().any(), f"{op} is not bounded by numbers"
                 if (worst := float(excess.max())) > 0:
@@ -54,7 +55,7 @@ def check_intervals(graph: Graph, intervals: dict[Operation, Interval], images: 
     assert not found, f"values leave their intervals: {found}"
 
 
-def check_backward(graph, region, intervals, *, rows: int = 16, steps: int = 12, seed: int = 0) -> Tensor:
+def check_backward(graph, region, known, *, rows: int = 16, steps: int = 12, seed: int = 0) -> Tensor:
     """Bounds of random combinations of the logits hold at random images and at those that a search finds against them.
 
     Half of the combinations have one entry alone. Returns the gaps (n, rows) between the least value found and the
@@ -70,7 +71,7 @@ def check_backward(graph, region, intervals, *, rows: int = 16, steps: int = 12,
     chosen[::2] = (chosen * mask)[::2]
     owners = Owners.all_of(n, rows, chosen.device)
     with torch.no_grad():
-        bounds = lower_bounds(graph, region, intervals, graph.logits, chosen, owners)
+        bounds = lower_bounds(graph, region, known, graph.logits, Rows(chosen, owners))
     lo, hi = owners.pick(region.box.lo).expand(len(chosen), -1, -1, -1), owners.pick(region.box.hi)
     least = torch.full_like(bounds, torch.inf)
     images = lo + (hi - lo) * torch.rand(lo.shape, generator=generator, dtype=lo.dtype)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from audit.lirpa.certify import METHODS, Certifier
-from audit.lirpa.crown import crown_intervals
+from audit.lirpa.crown import crown
 from audit.lirpa.intervals import propagate
 from audit.lirpa.margins import bounds_from, margin_bounds, margin_rows
 from audit.lirpa.region import Region
@@ -41,12 +41,12 @@ def test_each_method_is_tighter_than_the_one_before(graph, eps):
 def test_optimised_slopes_raise_every_margin_of_a_network_with_open_relus(graph):
     region = boxes(8, SHAPE, 0.1)
     labels = labels_of(graph, region)
-    intervals = crown_intervals(graph, region)
-    opened = sum(int(((interval.lo < 0) & (interval.hi > 0)).sum()) for interval in intervals.values())
+    known = crown(graph, region)
+    opened = sum(int(((interval.lo < 0) & (interval.hi > 0)).sum()) for interval in known.intervals.values())
     assert opened > 100
 
-    plain = bounds_from(graph, region, intervals, labels)
-    raised = bounds_from(graph, region, intervals, labels, steps=10)
+    plain = bounds_from(graph, region, known, labels)
+    raised = bounds_from(graph, region, known, labels, steps=10)
 
     assert float((raised - plain).min()) >= 0
     assert float((raised - plain).median()) > 0.05 * float(plain.abs().median())
@@ -56,10 +56,10 @@ def test_optimised_slopes_raise_every_margin_of_a_network_with_open_relus(graph)
 def test_no_point_leaves_intervals_whose_slopes_were_optimised(steps):
     graph, region = graph_of(Residual(), (2, 8, 8)), boxes(3, (2, 8, 8), 0.1)
 
-    intervals = crown_intervals(graph, region, steps)
+    known = crown(graph, region, steps)
 
-    check_intervals(graph, intervals, points(region, 100))
-    check_backward(graph, region, intervals)
+    check_intervals(graph, known, points(region, 100))
+    check_backward(graph, region, known)
 
 
 def test_a_sample_s_bounds_do_not_hang_on_the_others(graph):
@@ -80,7 +80,7 @@ def test_a_sample_s_bounds_do_not_hang_on_the_others(graph):
 def test_a_limit_on_what_is_bounded_again_goes_from_crown_to_crown_ibp(graph):
     region = boxes(8, SHAPE, 0.03)
     labels = labels_of(graph, region)
-    by_name = {op.name: interval for op, interval in propagate(graph, region).items()}
+    by_name = {op.name: interval for op, interval in propagate(graph, region).intervals.items()}
     opened = ((by_name["linear_1"].lo < 0) & (by_name["linear_1"].hi > 0)).flatten(1).sum(1)
     most = int(opened.median())
     none, some, every = (margins(graph, region, labels, "crown", most=most) for most in (0, most, None))
@@ -126,7 +126,7 @@ def test_an_l2_ball_is_bounded_by_the_ball_and_by_the_box(graph):
 def test_relus_that_are_never_open_cost_nothing_and_bounds_are_exact(graph):
     region = boxes(4, SHAPE, 1e-6)
     labels = labels_of(graph, region)
-    intervals = propagate(graph, region)
+    known = propagate(graph, region)
 
     least = points(region, 1)[0]
     rows = margin_rows(labels, 3, torch.float64)
@@ -135,7 +135,7 @@ def test_relus_that_are_never_open_cost_nothing_and_bounds_are_exact(graph):
         images = region.box.centre.clone().requires_grad_(True)
         value = (rows[:, place] * graph.run(images)).sum()
         gradients.append(torch.autograd.grad(value, images)[0])
-    bounds = bounds_from(graph, region, intervals, labels)
+    bounds = bounds_from(graph, region, known, labels)
     for place, gradient in enumerate(gradients):
         least = region.box.centre - region.box.radius * gradient.sign()
         torch.testing.assert_close(bounds[:, place], (rows[:, place] * graph.run(least)).sum(1), rtol=1e-9, atol=1e-9)

@@ -4,7 +4,7 @@ from torch import nn
 
 from audit.lirpa import rules
 from audit.lirpa.bounds import Interval
-from audit.lirpa.crown import crown_intervals
+from audit.lirpa.crown import crown
 from audit.lirpa.intervals import propagate
 from audit.lirpa.rules.relu import Bent
 from audit.lirpa.rules.rule import Pulled
@@ -19,14 +19,14 @@ def convolutional():
     ).eval()  # fmt: skip
 
 
-@pytest.mark.parametrize("find", [propagate, crown_intervals])
+@pytest.mark.parametrize("find", [propagate, crown])
 @pytest.mark.parametrize("eps", [0.0, 0.01, 0.1, 1.0])
 def test_no_point_leaves_its_bounds(find, eps):
     graph, region = graph_of(convolutional(), (2, 8, 8)), boxes(4, (2, 8, 8), eps)
-    intervals = find(graph, region)
+    known = find(graph, region)
 
-    check_intervals(graph, intervals, points(region, 100))
-    check_backward(graph, region, intervals)
+    check_intervals(graph, known, points(region, 100))
+    check_backward(graph, region, known)
 
 
 class LowLine(Bent):
@@ -50,11 +50,11 @@ def test_a_wrong_rule_is_caught(monkeypatch, wrong):
     monkeypatch.setitem(rules._ALONE, "relu", wrong)
     region = boxes(4, (2, 4, 4), 0.5, low=-1)
     graph = graph_of(nn.ReLU(), (2, 4, 4))
-    intervals = propagate(graph, region)
+    known = propagate(graph, region)
 
     def check():
-        check_intervals(graph, intervals, points(region, 100))
-        check_backward(graph, region, intervals)
+        check_intervals(graph, known, points(region, 100))
+        check_backward(graph, region, known)
 
     with pytest.raises(AssertionError, match=r"a bound is exceeded by|values leave their intervals"):
         check()
