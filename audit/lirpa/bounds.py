@@ -8,6 +8,10 @@ import torch
 from torch import Tensor
 
 
+ROUNDINGS = 4
+"""Of a value, by which an operation's interval is widened: more than a function that is computed by itself is off by."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Interval:
     """What an operation's value lies between, for n samples: lo <= value <= hi, both (n, *shape).
@@ -28,14 +32,20 @@ class Interval:
         """Half of the width."""
         return (self.hi - self.lo) / 2
 
-    def meet(self, other: Interval) -> Interval:
-        """What lies in both."""
-        return Interval(torch.maximum(self.lo, other.lo), torch.minimum(self.hi, other.hi))
+    def reach(self, terms: int) -> Tensor:
+        """The radius, widened so that sums of so many terms, which are rounded, stay within what follows from it.
+
+        A sum of k products w x is off by at most k u sum(|w| |x|), u being the unit roundoff (Higham 2002, section
+        3.1); as |x| is at most |centre| + radius, so much of these, added to the radius, covers it.
+        """
+        return self.radius + terms * torch.finfo(self.lo.dtype).eps * (self.centre.abs() + self.radius)
 
     def said(self) -> Interval:
-        """The same with infinity in place of what is not a number."""
+        """The same a few roundings wider, with infinity in place of what is not a number."""
+        rounding = ROUNDINGS * torch.finfo(self.lo.dtype).eps
+        lo, hi = self.lo - rounding * self.lo.abs(), self.hi + rounding * self.hi.abs()
         return Interval(
-            self.lo.nan_to_num(-torch.inf, torch.inf, -torch.inf), self.hi.nan_to_num(torch.inf, torch.inf, -torch.inf)
+            lo.nan_to_num(-torch.inf, torch.inf, -torch.inf), hi.nan_to_num(torch.inf, torch.inf, -torch.inf)
         )
 
     def only(self, rows: Tensor | slice) -> Interval:

@@ -58,9 +58,7 @@ def crown(graph: Graph, region: Region, steps: int = 0, most: int | None = None)
     return known
 
 
-def refined(
-    graph: Graph, region: Region, known: Known, op: Operation, chosen: Tensor, steps: int
-) -> Interval:
+def refined(graph: Graph, region: Region, known: Known, op: Operation, chosen: Tensor, steps: int) -> Interval:
     """An operation's interval, with the bounds that backward passes give.
 
     Args:
@@ -109,9 +107,7 @@ def _tiles(chosen: Tensor, shape: tuple[int, ...]) -> Iterator[tuple[Tensor, Ten
         yield sample[mine], place[mine], Window(top, left, min(tall, height - top), min(wide, width - left))
 
 
-def _units(
-    sample: Tensor, place: Tensor, window: Window | None, shape: tuple[int, ...], n: int, like: Tensor
-) -> Rows:
+def _units(sample: Tensor, place: Tensor, window: Window | None, shape: tuple[int, ...], n: int, like: Tensor) -> Rows:
     """Rows with a one in the place of each value, and zeros elsewhere in the window."""
     if window is not None:
         height, width = shape[-2:]

@@ -25,9 +25,7 @@ RATE, DECAY = 0.25, 0.9
 """Of Adam, at first and from step to step."""
 
 
-def raised_bounds(
-    graph: Graph, region: Region, known: Known, start: Operation, rows: Rows, steps: int
-) -> Tensor:
+def raised_bounds(graph: Graph, region: Region, known: Known, start: Operation, rows: Rows, steps: int) -> Tensor:
     """Lower bounds (r,) as of `lower_bounds`, each the greatest that any step found; the first is that of CROWN.
 
     Args:

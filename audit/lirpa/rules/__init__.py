@@ -3,10 +3,30 @@
 from __future__ import annotations
 
 from audit.lirpa.graph import Operation
-from audit.lirpa.rules import movement, piecewise, relu, signed, smooth
+from audit.lirpa.rules import (
+    bilinear,
+    movement,
+    normalisation,
+    piecewise,
+    pooling,
+    quotient,
+    relu,
+    signed,
+    smooth,
+    softmax,
+    statistics,
+)
 from audit.lirpa.rules.rule import Rule
 
-_ALONE: dict[str, Rule] = {**movement.RULES, **signed.RULES, **relu.RULES, **piecewise.RULES, **smooth.RULES}
+_ALONE: dict[str, Rule] = {
+    **movement.RULES, **signed.RULES, **relu.RULES, **piecewise.RULES, **smooth.RULES, **softmax.RULES,
+    **normalisation.RULES, **statistics.RULES, **pooling.RULES,
+}  # fmt: skip
+_TOGETHER: dict[str, Rule] = {
+    **{kind: signed.RULES[kind] for kind in ("add", "sub", "rsub")}, "pow": smooth.RULES["pow"],
+    **bilinear.RULES, **quotient.RULES, **pooling.OF_TWO,
+}  # fmt: skip
+"""For operators of which several arguments, or what they divide by, depend on the pixels."""
 
 
 class NoRule(Exception):  # noqa: N818 - an outcome, which a probe turns into its own
@@ -19,6 +39,8 @@ def rule_of(op: Operation) -> Rule:
     Raises:
         NoRule: where there is none.
     """
-    if op.kind not in _ALONE:
+    depend = [isinstance(argument, Operation) for argument in op.args]
+    rules = _TOGETHER if sum(depend) > 1 or (op.kind == "div" and depend[1]) else _ALONE
+    if op.kind not in rules:
         raise NoRule(f"no bounds are known for the operator {op.kind} (in {op.module or op.name})")
-    return _ALONE[op.kind]
+    return rules[op.kind]

@@ -1,4 +1,4 @@
-"""Products of two values that both depend on the pixels, value by value or as matrices, and quotients.
+"""Products of two values that both depend on the pixels, value by value or as matrices.
 
 Write a = ca + s ra and b = cb + t rb, with centres c, radii r, and s, t between -1 and 1. Both (1 + s)(1 + t) and
 (1 - s)(1 - t) are at least 0, so any mixture of the two is, and for every number g between -1 and 1
@@ -21,16 +21,50 @@ Differs from source: g, which is -1 there.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import reduce
 
 import torch
 from torch import Tensor
 
-from audit.lirpa.bounds import Interval, Owners
+from audit.lirpa.bounds import Interval
 from audit.lirpa.graph import Operation
-from audit.lirpa.rules.rule import Pulled, Rule, Standing, sides, summed_to, total
+from audit.lirpa.rules.rule import Pulled, Rule, Standing, product, sides, summed_to
 from audit.lirpa.rules.smooth import Power
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Side:
+    """An operand, aligned with the other one: all (n, *shape).
+
+    Attributes:
+        centre, radius: of its interval.
+        position: the centre as seen from 0, in radii, cut to [-1, 1]; 0 where there is no radius.
+        leaning: centre - position radius / 2.
+    """
+
+    centre: Tensor
+    radius: Tensor
+    position: Tensor
+    leaning: Tensor
+
+    @staticmethod
+    def of(x: Interval) -> Side:
+        """From its interval."""
+        centre, radius = x.centre, x.radius.clamp(min=0)
+        wide = radius > 0
+        position = torch.where(wide, (centre / torch.where(wide, radius, 1.0)).clamp(-1, 1), 0.0)
+        return Side(centre, radius, position, centre - position * radius / 2)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Planes:
+    """Both operands, the product of their centres, and of their radii."""
+
+    first: Side
+    second: Side
+    middle: Tensor
+    spread: Tensor
 
 
 class Bilinear(Rule):
@@ -55,24 +89,29 @@ class Bilinear(Rule):
     def backward(self, op: Operation, rows: Tensor, at: Standing) -> Pulled:
         """The planes at the head of the file."""
         operands = op.args[:2]
-        aligned = self.aligned(op, *(at.intervals[operand] for operand in operands))
-        *pulled, rest = self.planes(rows, *aligned, at.owners)
-        first, second = (part.reshape(-1, *each.shape) for part, each in zip(pulled, operands, strict=True))
-        return Pulled((first + second,) if len(op.operands) == 1 else (first, second), rest)
+        found = at.known.once(op, lambda: self.planes(op, *(at.intervals[operand] for operand in operands)))
+        first, second, rest = self.pulled(rows, found, at)
+        if at.window is None:
+            first, second = first.reshape(-1, *operands[0].shape), second.reshape(-1, *operands[1].shape)
+        return Pulled((first + second,) if len(op.operands) == 1 else (first, second), rest, at.window)
 
-    def planes(self, rows: Tensor, a: Interval, b: Interval, owners: Owners) -> tuple[Tensor, Tensor, Tensor]:
+    def planes(self, op: Operation, first: Interval, second: Interval) -> Planes:
+        """What they are made of."""
+        a, b = (Side.of(x) for x in self.aligned(op, first, second))
+        return Planes(a, b, self.times(a.centre, b.centre), self.times(a.radius, b.radius))
+
+    def pulled(self, rows: Tensor, found: Planes, at: Standing) -> tuple[Tensor, Tensor, Tensor]:
         """Coefficients of both operands, in their aligned shapes, and the constants (r,)."""
-        middle, spread = self.times(a.centre, b.centre), self.times(a.radius, b.radius)
-        rows = rows.reshape(-1, *middle.shape[1:])
-        size, pick = rows.abs(), owners.pick
-        p, q = _position(a), _position(b)
-        to_a = self.to_first(rows, pick(b.centre - q * b.radius / 2))
-        to_a = to_a - pick(p) / 2 * self.to_first(size, pick(b.radius))
-        to_b = self.to_second(rows, pick(a.centre - p * a.radius / 2))
-        to_b = to_b - pick(q) / 2 * self.to_second(size, pick(a.radius))
-        rest = total(rows * pick(middle)) - total(size * pick(spread))
-        rest = rest - total(to_a * pick(a.centre)) - total(to_b * pick(b.centre))
-        return summed_to(to_a, a.lo.shape[1:]), summed_to(to_b, b.lo.shape[1:]), rest
+        pick, a, b = at.pick, found.first, found.second
+        rows = rows if at.window is not None else rows.reshape(-1, *found.middle.shape[1:])
+        size = rows.abs()
+        first = self.to_first(rows, pick(b.leaning)) - pick(a.position) / 2 * self.to_first(size, pick(b.radius))
+        second = self.to_second(rows, pick(a.leaning)) - pick(b.position) / 2 * self.to_second(size, pick(a.radius))
+        rest = product(rows, pick(found.middle)) - product(size, pick(found.spread))
+        rest = rest - product(first, pick(a.centre)) - product(second, pick(b.centre))
+        if at.window is not None:
+            return first, second, rest
+        return summed_to(first, a.centre.shape[1:]), summed_to(second, b.centre.shape[1:]), rest
 
 
 class Multiplied(Bilinear):
@@ -89,6 +128,10 @@ class Multiplied(Bilinear):
     def to_second(self, rows: Tensor, first: Tensor) -> Tensor:
         """Value by value."""
         return rows * first
+
+    def local(self, op: Operation) -> bool:
+        """Where nothing is spread."""
+        return all(operand.shape == op.shape for operand in op.operands)
 
     def aligned(self, op: Operation, first: Interval, second: Interval) -> tuple[Interval, Interval]:
         """With ones before what there is."""
@@ -133,75 +176,17 @@ class Matrices(Bilinear):
         return _spread(_shaped(first, left), rank), _spread(_shaped(second, right), rank)
 
     def interval(self, op: Operation, *operands: Interval) -> Interval:
-        """With m = p r, what the centre says of the nearest end: centre ca cb + ma mb, and radius
+        """Around ca cb + ma mb with radius |ca| rb + ra |cb| + ra rb - |ma| |mb|, where ma = p ra and mb = q rb.
 
-        |ca| rb + ra |cb| + ra rb - |ma| |mb|. That is exact of every term, but for one of its ends where both factors
-        contain 0.
+        That is exact of every term, but for one of its ends where both factors may be 0.
 
         Source: Rump 2012, Fast interval matrix multiplication, Numerical Algorithms 61.
         """
-        a, b = self.aligned(op, *sides(op, operands))
-        near_a, near_b = _position(a) * a.radius, _position(b) * b.radius
+        a, b = (Side.of(x) for x in self.aligned(op, *sides(op, operands)))
+        near_a, near_b = a.position * a.radius, b.position * b.radius
         centre = a.centre @ b.centre + near_a @ near_b
         radius = a.centre.abs() @ b.radius + a.radius @ (b.centre.abs() + b.radius) - near_a.abs() @ near_b.abs()
         return _shaped(Interval.around(centre, radius), torch.Size(op.shape))
-
-
-class Quotient(Rule):
-    """A value over one that depends on the pixels: the product with its reciprocal, which has lines of its own.
-
-    Nothing is said where the lower one may be 0. Rounded quotients have an interval alone.
-    """
-
-    def interval(self, op: Operation, *operands: Interval) -> Interval:
-        """That of the product, exact; rounding rises."""
-        known = dict(zip(op.operands, operands, strict=True))
-        below = _reciprocal(op)
-        numerator, reciprocal = _numerator(op, known), RECIPROCAL.interval(below, known[op.args[1]])
-        found = PRODUCT.ends(*PRODUCT.aligned(op, numerator, reciprocal))
-        mode = op.kwargs.get("rounding_mode")
-        rounded = {"floor": torch.floor, "trunc": torch.trunc}.get(mode) if mode else None
-        return Interval(rounded(found.lo), rounded(found.hi)) if rounded else found
-
-    def backward(self, op: Operation, rows: Tensor, at: Standing) -> Pulled:
-        """The planes of the product, then the lines of the reciprocal."""
-        if op.kwargs.get("rounding_mode"):
-            return super().backward(op, rows, at)
-        below, denominator = _reciprocal(op), at.intervals[op.args[1]]
-        numerator, reciprocal = _numerator(op, at.intervals), RECIPROCAL.interval(below, denominator)
-        aligned = PRODUCT.aligned(op, numerator, reciprocal)
-        above, pulled, rest = PRODUCT.planes(rows, *aligned, at.owners)
-        standing = Standing({op.args[1]: denominator, below: reciprocal}, at.owners)
-        lines = RECIPROCAL.backward(below, pulled.reshape(-1, *below.shape), standing)
-        rest = rest + lines.rest
-        if not isinstance(op.args[0], Operation):
-            return Pulled(lines.rows, rest + total(above * at.owners.pick(aligned[0].lo)))
-        above = above.reshape(-1, *op.args[0].shape)
-        if len(op.operands) == 1:
-            return Pulled((above + lines.rows[0],), rest)
-        return Pulled((above, lines.rows[0]), rest)
-
-
-def _numerator(op: Operation, known: Mapping[Operation, Interval]) -> Interval:
-    """The interval of what is above, a constant's being its own for each sample."""
-    if isinstance(op.args[0], Operation):
-        return known[op.args[0]]
-    like = known[op.args[1]].lo
-    value = torch.as_tensor(op.args[0], dtype=like.dtype, device=like.device)
-    value = value.expand(len(like), *value.shape)
-    return Interval(value, value)
-
-
-def _reciprocal(op: Operation) -> Operation:
-    """One over what is below, as an operation."""
-    below: Operation = op.args[1]
-    return Operation("reciprocal", op.name, op.module, torch.reciprocal, (below,), {}, (below,), below.shape)
-
-
-def _position(x: Interval) -> Tensor:
-    """Where the centre lies as seen from 0, in radii, cut to [-1, 1]; 0 where there is no radius."""
-    wide = x.radius > 0
-    return torch.where(wide, (x.centre / torch.where(wide, x.radius, 1.0)).clamp(-1, 1), 0.0)
 
 
 def _shaped(x: Interval, shape: torch.Size) -> Interval:
@@ -213,9 +198,8 @@ def _spread(x: Interval, rank: int) -> Interval:
     return _shaped(x, torch.Size((*(1,) * (rank + 1 - x.lo.dim()), *x.lo.shape[1:])))
 
 
-PRODUCT, RECIPROCAL, SQUARE = Multiplied(), Power(-1.0), Power(2.0)
+PRODUCT, SQUARE = Multiplied(), Power(2.0)
 RULES: dict[str, Rule] = {
-    "mul": PRODUCT, "div": Quotient(), "matmul": Matrices(), "bmm": Matrices(), "mm": Matrices(), "mv": Matrices(),
-    "dot": Matrices(),
+    "mul": PRODUCT, **dict.fromkeys(("matmul", "bmm", "mm", "mv", "dot"), Matrices()),
 }  # fmt: skip
-"""For operators of which both operands depend on the pixels, and for a quotient by one that does."""
+"""For operators of which both operands depend on the pixels."""

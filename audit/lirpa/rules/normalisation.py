@@ -1,16 +1,7 @@
-"""Normalisation by what an image's own values are, and such statistics by themselves.
+"""Normalisation by what an image's own values are: in layers, groups and instances.
 
-Of x between lo and hi in a group of N values, let d and r be centre less its mean, and radius. What deviates from the
-mean is u = d + h, where h is the change of x less its own mean. Then |h|^2 <= |r|^2, and |h_i| <= R_i, the radius of
-x_i less the mean: (1 - 2/N) r_i + mean(r). The variance |u|^2 / N lies between
-
-    least = max_y (y.d - |y|.r)+^2 / (|y|^2 N),    most = (|d|^2 + 2 |d|.r + |r|^2) / N
-
-for any y of sum 0, as then y.u <= |y| |u| and y.u = y.(x's centre + change). Tried are d, and d with each value drawn
-towards 0 by r_i, centred, which is about the best.
-
-The output is f(u) = u / s(u) with s^2 = |u|^2 / N + eps. For it there are three bounds, each of lower and upper kind,
-and for each value the one nearest to f(d) at the centre is taken.
+The output is f(u) = u / s(u) with s^2 = |u|^2 / N + eps, of u = d + h in the terms of `statistics`. There are three
+bounds, each of a lower and an upper kind, and for each value the one nearest to f(d) at the centre is taken.
 
 First, the expansion around d. With a = u.h / N, b = |h|^2 / N, the second derivative along h is
 
@@ -22,10 +13,11 @@ lesser of sqrt(B) and (|d|.r / N + B) / s0. The bracket lies between -B / s0^3 a
 Second, f_i = u_i k with k = 1 / s between its ends, as if these had nothing to do with one another: min(k_lo u, k_hi u)
 is concave in u, so its chord lies below, and that of the maximum above.
 
-Third, constants. As u_i^2 <= (N - 1) variance, u_i / sqrt(max(least, u_i^2 / (N - 1)) + eps) bounds f_i on the far side
-from 0, and rises with u_i.
+Third, constants. As u_i^2 <= (N - 1) |u|^2 / N, on the far side of 0  u_i / sqrt(max(least, u_i^2 / (N - 1)) + eps)
+bounds f_i, and rises with u_i.
 
-Source: Shi et al. 2020 (layer normalisation, there as its parts), arXiv 2002.06622; the bounds are ours.
+Source: Shi et al. 2020 (layer normalisation, taken apart), arXiv 2002.06622.
+Differs from source: it is bounded as a whole.
 """
 
 from __future__ import annotations
@@ -33,59 +25,181 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from audit.lirpa.bounds import Interval
 from audit.lirpa.graph import Operation
-from audit.lirpa.rules.rule import Pulled, Rule, Standing, total
+from audit.lirpa.rules.rule import Pulled, Rule, Standing, product, total
 from audit.lirpa.rules.signed import Scaled
+from audit.lirpa.rules.statistics import Deviations
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Deviations:
-    """What values deviate from their mean, in an interval: all (n, *shape), or 1 along the dimensions of the mean.
+class Planes:
+    """Bounds of f from one side: f(d) and its slope there, where expanded, else slope u + offset."""
 
-    Attributes:
-        size: how many values have a mean in common.
-        centre, radius: d and R at the head of the file.
-        raw: r.
-        reach: |d|.r / N.
-        middle, least, most: the variance at the centre, and its bounds.
-    """
+    expanded: Tensor
+    slope: Tensor
+    offset: Tensor
 
-    size: int
-    centre: Tensor
-    radius: Tensor
-    raw: Tensor
-    reach: Tensor
-    middle: Tensor
-    least: Tensor
-    most: Tensor
 
-    @staticmethod
-    def of(x: Interval, dims: tuple[int, ...]) -> Deviations:
-        """From the mean over dimensions."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Relaxation:
+    """The planes on either side, with what f's slopes at d are made of: f(d) and 1 / s."""
 
-        def mean(values: Tensor) -> Tensor:
-            return values.mean(dims, keepdim=True)
-
-        size, raw, d = math.prod(x.lo.shape[dim] for dim in dims), x.radius, x.centre - mean(x.centre)
-        drawn = d.sign() * (d.abs() - raw).clamp(min=0)
-        least = torch.zeros_like(mean(d))
-        for y in (d, drawn - mean(drawn)):
-            square, reached = mean(y**2), mean(y * d - y.abs() * raw).clamp(min=0)
-            least = torch.maximum(least, torch.where(square > 0, reached**2 / torch.where(square > 0, square, 1.0), 0.0))
-        middle, reach = mean(d**2), mean(d.abs() * raw)
-        most = middle + 2 * reach + mean(raw**2)
-        return Deviations(size, d, raw * (1 - 2 / size) + mean(raw), raw, reach, middle, least, most)
+    lower: Planes
+    upper: Planes
+    value: Tensor
+    steepness: Tensor
 
 
 class Normalised(Rule):
-    """Values less their mean, over the root of their variance and a constant; then a scale and a shift of constants."""
+    """Values less their mean, over the root of their variance and a constant; then a scale and a shift by constants."""
 
     @abstractmethod
-    def setting(self, op: Operation) -> tuple[tuple[int, ...], tuple[int, ...], Any, Any, float]:
-        """In which shape, over which dimensions of it, by which weight and bias, in the operation's shape, with eps."""
+    def layout(self, op: Operation) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """In which shape the values stand, and over which dimensions of it, counted from the last, means are."""
+
+    @abstractmethod
+    def constants(self, op: Operation) -> tuple[Tensor | None, Tensor | None, float]:
+        """Weight and bias, such that they broadcast to the value, and eps."""
+
+    def interval(self, op: Operation, *operands: Interval) -> Interval:
+        """The third of the bounds."""
+        weight, bias, eps = self.constants(op)
+        found = self._deviations(op, *operands)
+        lo, hi = (end.reshape(-1, *op.shape) for end in _ends(found, eps))
+        if weight is not None:
+            lo, hi = torch.minimum(lo * weight, hi * weight), torch.maximum(lo * weight, hi * weight)
+        return Interval(lo, hi) if bias is None else Interval(lo + bias, hi + bias)
+
+    def backward(self, op: Operation, rows: Tensor, at: Standing) -> Pulled:
+        """The nearest of the bounds at the head of the file, for each value and side."""
+        weight, bias, eps = self.constants(op)
+        (shape, dims), pick = self.layout(op), at.pick
+        found = at.known.once(op, lambda: _relaxation(self._deviations(op, at.intervals[op.operands[0]]), eps))
+        rest = rows.new_zeros(len(rows)) if bias is None else total(rows * bias)
+        rows = (rows if weight is None else rows * weight).reshape(-1, *shape)
+        positive, negative = rows.clamp(min=0), rows.clamp(max=0)
+        rest = rest + product(positive, pick(found.lower.offset)) + product(negative, pick(found.upper.offset))
+        expanded = positive * pick(found.lower.expanded) + negative * pick(found.upper.expanded)
+        value, steepness = pick(found.value), pick(found.steepness)
+        pulled = steepness * (expanded - value * (value * expanded).mean(dims, keepdim=True))
+        pulled = pulled + positive * pick(found.lower.slope) + negative * pick(found.upper.slope)
+        pulled = pulled - pulled.mean(dims, keepdim=True)
+        return Pulled((pulled.reshape(-1, *op.operands[0].shape),), rest)
+
+    def _deviations(self, op: Operation, x: Interval) -> Deviations:
+        shape, dims = self.layout(op)
+        return Deviations.of(Interval(x.lo.reshape(-1, *shape), x.hi.reshape(-1, *shape)), dims)
+
+
+class Layer(Normalised):
+    """Over the last dimensions."""
+
+    def layout(self, op: Operation) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """As it is."""
+        return op.shape, tuple(range(-len(op.args[1]), 0))
+
+    def constants(self, op: Operation) -> tuple[Tensor | None, Tensor | None, float]:
+        """In the shape of the last dimensions."""
+        return op.argument(2, "weight"), op.argument(3, "bias"), op.argument(4, "eps", 1e-5)
+
+
+class Group(Normalised):
+    """Over groups of channels, and all places."""
+
+    def layout(self, op: Operation) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Group by group."""
+        return (op.shape[0], op.args[1], math.prod(op.shape[1:]) // op.args[1]), (-1,)
+
+    def constants(self, op: Operation) -> tuple[Tensor | None, Tensor | None, float]:
+        """One of each a channel."""
+        weight, bias = (_by_channel(op, op.argument(*name)) for name in ((2, "weight"), (3, "bias")))
+        return weight, bias, op.argument(4, "eps", 1e-5)
+
+
+class Instance(Normalised):
+    """Over all places of a channel; by stored statistics it is affine."""
+
+    def layout(self, op: Operation) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Channel by channel."""
+        return (*op.shape[:2], math.prod(op.shape[2:])), (-1,)
+
+    def constants(self, op: Operation) -> tuple[Tensor | None, Tensor | None, float]:
+        """One of each a channel."""
+        return _by_channel(op, op.args[1]), _by_channel(op, op.args[2]), op.args[7]
+
+    def interval(self, op: Operation, *operands: Interval) -> Interval:
+        """As the others, or of a scale and a shift."""
+        return super().interval(op, *operands) if op.args[5] else STORED.interval(op, *operands)
+
+    def backward(self, op: Operation, rows: Tensor, at: Standing) -> Pulled:
+        """As the others, or without loss."""
+        return super().backward(op, rows, at) if op.args[5] else STORED.backward(op, rows, at)
+
+
+def _by_channel(op: Operation, constant: Tensor | None) -> Tensor | None:
+    return None if constant is None else constant.view(-1, *(1,) * (len(op.shape) - 2))
+
+
+def _ends(found: Deviations, eps: float) -> tuple[Tensor, Tensor]:
+    """The constants of f."""
+
+    def outward(u: Tensor) -> Tensor:
+        return u / (torch.maximum(found.least, u**2 / max(found.size - 1, 1)) + eps).sqrt()
+
+    lo, hi, flat = found.centre - found.radius, found.centre + found.radius, (found.most + eps).rsqrt()
+    return torch.where(lo < 0, outward(lo), lo * flat), torch.where(hi > 0, outward(hi), hi * flat)
+
+
+def _relaxation(found: Deviations, eps: float) -> Relaxation:
+    """The planes below f and above it."""
+    steepness, (under, over), (lo, hi) = (found.middle + eps).rsqrt(), _remainders(found, eps), _ends(found, eps)
+    value = found.centre * steepness
+    tilted = value * found.middle * steepness**2
+    lower = _below(found, eps, 1, (value - under, tilted - under), lo)
+    upper = _below(found, eps, -1, (-value - over, -tilted - over), -hi)
+    return Relaxation(lower, Planes(upper.expanded, -upper.slope, -upper.offset), value, steepness)
+
+
+def _remainders(found: Deviations, eps: float) -> tuple[Tensor, Tensor]:
+    """By how much f lies below and above its expansion at most."""
+    low, high, least = found.centre - found.radius, found.centre + found.radius, found.least + eps
+    square = found.square
+    leaning = torch.minimum(square, (found.reach + square) ** 2 / least)
+    crossed = 2 * leaning.sqrt() * found.radius / least
+    down, up = square / least**1.5, torch.minimum(2 * square, 3 * leaning) / least**1.5
+    positive, negative = high.clamp(min=0), (-low).clamp(min=0)
+    under = crossed + torch.maximum(positive * down, negative * up)
+    return under / 2, (crossed + torch.maximum(positive * up, negative * down)) / 2
+
+
+def _below(found: Deviations, eps: float, sign: int, expanded: tuple[Tensor, Tensor], end: Tensor) -> Planes:
+    """The plane below f, or -f with the sign -1, that is nearest to it at the centre.
+
+    Args:
+        found: of the operand.
+        eps: added to the variance.
+        sign: of f.
+        expanded: the expansion's least value at the centre, and what is constant in it.
+        end: the constant below.
+    """
+    flat, steep = sign * (found.most + eps).rsqrt(), sign * (found.least + eps).rsqrt()
+    lo, hi = found.centre - found.radius, found.centre + found.radius
+    at_lo, at_hi = torch.minimum(flat * lo, steep * lo), torch.minimum(flat * hi, steep * hi)
+    wide = hi > lo
+    slope = torch.where(wide, (at_hi - at_lo) / torch.where(wide, hi - lo, 1.0), flat)
+    offset = torch.minimum(at_lo - slope * lo, at_hi - slope * hi)
+    height, (at_centre, tilted) = slope * found.centre + offset, expanded
+    first = (at_centre >= height) & (at_centre >= end)
+    second = ~first & (height >= end)
+    return Planes(first, torch.where(second, slope, 0.0), torch.where(first, tilted, torch.where(second, offset, end)))
+
+
+STORED = Scaled()
+RULES: dict[str, Rule] = {
+    "layer_norm": Layer(), "group_norm": Group(), "instance_norm": Instance(),
+}  # fmt: skip

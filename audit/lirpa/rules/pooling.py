@@ -16,13 +16,24 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from audit.lirpa.bounds import Interval
 from audit.lirpa.graph import Operation
-from audit.lirpa.rules.rule import Pulled, Rule, Standing, total
+from audit.lirpa.rules.rule import Pulled, Rule, Standing, product
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lines:
+    """Of each value (n, values): which place is the lower plane, and the line above in another place."""
+
+    below: Tensor
+    above: Tensor
+    slope: Tensor
+    offset: Tensor
 
 
 class Extreme(Rule):
@@ -45,26 +56,30 @@ class Extreme(Rule):
 
     def backward(self, op: Operation, rows: Tensor, at: Standing) -> Pulled:
         """One candidate below and one above; see the head of the file."""
-        x, pick = self._joined([at.intervals[operand] for operand in op.operands]), at.owners.pick
-        places = self.candidates(op, rows.device)
+        found = at.known.once(op, lambda: self._lines(op, [at.intervals[operand] for operand in op.operands]))
+        sizes = [math.prod(operand.shape) for operand in op.operands]
+        mine = rows.reshape(len(rows), -1) * self.sign
+        positive, negative = mine.clamp(min=0), mine.clamp(max=0)
+        pulled = mine.new_zeros(len(mine), sum(sizes))
+        for coefficients, place in ((positive, found.below), (negative * at.pick(found.slope), found.above)):
+            pulled = pulled.scatter_add(1, at.pick(place).expand(coefficients.shape), coefficients)
+        parts = torch.split(pulled * self.sign, sizes, 1)
+        shaped = (part.reshape(-1, *operand.shape) for part, operand in zip(parts, op.operands, strict=True))
+        return Pulled(tuple(shaped), product(negative, at.pick(found.offset)))
+
+    def _lines(self, op: Operation, operands: Sequence[Interval]) -> Lines:
+        x = self._joined(operands)
+        places = self.candidates(op, x.lo.device)
         middle = torch.where(x.lo.isfinite() & x.hi.isfinite(), x.centre, x.lo)
         below, above = _taken(middle, places).argmax(2, keepdim=True), _taken(x.hi, places).argmax(2, keepdim=True)
         slope, offset = _chord(_taken(x.lo, places), _taken(x.hi, places), above)
-        mine = rows.flatten(1) * self.sign
-        positive, negative = mine.clamp(min=0), mine.clamp(max=0)
-        found = mine.new_zeros(len(mine), x.lo.shape[1])
-        for coefficients, chosen in ((positive, below), (negative * pick(slope), above)):
-            target = places.expand(len(x.lo), -1, -1).gather(2, chosen)[..., 0].clamp(min=0)
-            found = found.scatter_add(1, pick(target).expand(coefficients.shape), coefficients)
-        parts = (found * self.sign).split([math.prod(operand.shape) for operand in op.operands], 1)
-        pulled = (part.reshape(-1, *operand.shape) for part, operand in zip(parts, op.operands, strict=True))
-        return Pulled(tuple(pulled), total(negative * pick(offset)))
+        each = places.clamp(min=0).expand(len(x.lo), -1, -1)
+        return Lines(each.gather(2, below)[..., 0], each.gather(2, above)[..., 0], slope, offset)
 
     def _joined(self, operands: Sequence[Interval]) -> Interval:
         """All values (n, places) of the operands, negated for the least."""
-        return self._signed(
-            Interval(*(torch.cat([end.flatten(1) for end in ends], 1) for ends in zip(*((x.lo, x.hi) for x in operands))))
-        )
+        lo, hi = torch.cat([x.lo.flatten(1) for x in operands], 1), torch.cat([x.hi.flatten(1) for x in operands], 1)
+        return self._signed(Interval(lo, hi))
 
     def _signed(self, x: Interval) -> Interval:
         return x if self.sign > 0 else Interval(-x.hi, -x.lo)
@@ -121,7 +136,7 @@ class OfTwo(Extreme):
 
 
 def _chord(low: Tensor, high: Tensor, above: Tensor) -> tuple[Tensor, Tensor]:
-    """Slope and offset (n, values) of the upper lines in the candidates chosen, from all ends (n, values, candidates)."""
+    """Slope and offset (n, values) of the lines above in chosen candidates, from ends (n, values, candidates)."""
     others = high.scatter(2, above, -torch.inf).amax(2)
     low, high = low.gather(2, above)[..., 0], high.gather(2, above)[..., 0]
     start, width = torch.maximum(low, others), high - low

@@ -93,7 +93,7 @@ class Linear(Affine):
         """W times the centre, |W| times the radius."""
         (x,) = operands
         _, weight, *bias = op.args
-        return Interval.around(linear(x.centre, weight, *bias), linear(x.radius, weight.abs()))
+        return Interval.around(linear(x.centre, weight, *bias), linear(x.reach(weight.shape[1] + 2), weight.abs()))
 
     def backward(self, op: Operation, rows: Tensor, at: Standing) -> Pulled:
         """A W."""
@@ -118,7 +118,8 @@ class Convolution(Affine):
         (x,) = operands
         _, weight, bias, *rest = (*op.args, None)[: max(len(op.args), 3)]
         centre = op.target(x.centre.flatten(0, 1), weight, bias, *rest)
-        radius = op.target(x.radius.flatten(0, 1), weight.abs(), None, *rest)
+        reach = x.reach(weight[0].numel() + 2)
+        radius = op.target(reach.flatten(0, 1), weight.abs(), None, *rest)
         return Interval.around(centre[:, None], radius[:, None])
 
     def backward(self, op: Operation, rows: Tensor, at: Standing) -> Pulled:
@@ -162,7 +163,10 @@ class Product(Affine):
                 args[place] = args[place].abs()
         for place in range(self.first):
             args[place] = torch.zeros_like(args[place])
-        return Interval.around(op.each(x.centre), dataclasses.replace(op, args=tuple(args)).each(x.radius))
+        return Interval.around(
+            op.each(x.centre),
+            dataclasses.replace(op, args=tuple(args)).each(x.reach(x.lo.shape[-1] + x.lo.shape[-2] + 2)),
+        )
 
 
 _GEOMETRY = ((3, "stride", 1), (4, "padding", 0), (5, "dilation", 1))

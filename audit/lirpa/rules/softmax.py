@@ -28,6 +28,7 @@ Differs from source: softmax is not taken apart.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -35,10 +36,27 @@ from torch.nn.functional import logsigmoid
 
 from audit.lirpa.bounds import Interval
 from audit.lirpa.graph import Operation
-from audit.lirpa.rules.rule import Pulled, Rule, Standing, total
+from audit.lirpa.rules.rule import Pulled, Rule, Standing, product
 
 STEEPEST = (3 - math.sqrt(3)) / 6
 """Where p (1 - p) (1 - 2 p) is greatest."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Planes:
+    """Bounds of softmax, or of lse, which both have slopes made of p.
+
+    Attributes:
+        p: softmax at the centre.
+        low, high: where the planes below and above have these slopes, and not 0.
+        lower, upper: what is constant in them.
+    """
+
+    p: Tensor
+    low: Tensor
+    high: Tensor
+    lower: Tensor
+    upper: Tensor
 
 
 class Softmax(Rule):
@@ -50,17 +68,22 @@ class Softmax(Rule):
 
     def backward(self, op: Operation, rows: Tensor, at: Standing) -> Pulled:
         """Planes with the slopes of the centre, or constants."""
-        x, own, dim = at.intervals[op.operands[0]], at.intervals[op], _dim(op)
+        found, dim = at.known.once(op, lambda: self.planes(op, at.intervals[op.operands[0]])), _dim(op)
+        positive, negative, p = rows.clamp(min=0), rows.clamp(max=0), at.pick(found.p)
+        rest = product(positive, at.pick(found.lower)) + product(negative, at.pick(found.upper))
+        kept = positive * at.pick(found.low) + negative * at.pick(found.high)
+        return Pulled((p * (kept - (p * kept).sum(dim, keepdim=True)),), rest)
+
+    def planes(self, op: Operation, x: Interval) -> Planes:
+        """The nearest ones."""
+        dim, box = _dim(op), self.interval(op, x)
         centre, radius, sane = _finite(x, dim)
         p = centre.softmax(dim)
-        under, over = _remainders(radius, self.interval(op, x), dim)
+        under, over = _remainders(radius, box, dim)
         tilted = p - p * (centre - (p * centre).sum(dim, keepdim=True))
-        low, high = sane & (p - under > own.lo), sane & (p + over < own.hi)
-        pick, positive, negative = at.owners.pick, rows.clamp(min=0), rows.clamp(max=0)
-        rest = total(positive * pick(torch.where(low, tilted - under, own.lo)))
-        rest = rest + total(negative * pick(torch.where(high, tilted + over, own.hi)))
-        kept, p = positive * pick(low) + negative * pick(high), pick(p)
-        return Pulled((p * (kept - (p * kept).sum(dim, keepdim=True)),), rest)
+        low, high = sane & (p - under > box.lo), sane & (p + over < box.hi)
+        lower, upper = torch.where(low, tilted - under, box.lo), torch.where(high, tilted + over, box.hi)
+        return Planes(p, low, high, lower, upper)
 
 
 class LogSoftmax(Rule):
@@ -72,19 +95,24 @@ class LogSoftmax(Rule):
 
     def backward(self, op: Operation, rows: Tensor, at: Standing) -> Pulled:
         """The rows themselves, and their sums times what is subtracted from all."""
-        x, dim, pick = at.intervals[op.operands[0]], _dim(op), at.owners.pick
+        found, dim = at.known.once(op, lambda: self.planes(op, at.intervals[op.operands[0]])), _dim(op)
+        sums = -rows.sum(dim, keepdim=True)
+        positive, negative = sums.clamp(min=0), sums.clamp(max=0)
+        rest = product(positive, at.pick(found.lower)) + product(negative, at.pick(found.upper))
+        kept = positive * at.pick(found.low) + negative * at.pick(found.high)
+        return Pulled((rows + kept * at.pick(found.p),), rest)
+
+    def planes(self, op: Operation, x: Interval) -> Planes:
+        """Those of lse."""
+        dim = _dim(op)
         centre, radius, sane = _finite(x, dim)
         p, level = centre.softmax(dim), centre.logsumexp(dim, keepdim=True)
         likely = torch.sigmoid(_odds(op, x)[1])
         over = torch.minimum(radius.amax(dim, keepdim=True) ** 2, (likely * radius**2).sum(dim, keepdim=True)) / 2
-        ends = [end.logsumexp(dim, keepdim=True) for end in (x.lo, x.hi)]
+        least, most = (end.logsumexp(dim, keepdim=True) for end in (x.lo, x.hi))
         tilted = level - (p * centre).sum(dim, keepdim=True)
-        high = sane & (level + over < ends[1])
-        sums = -rows.sum(dim, keepdim=True)
-        positive, negative = sums.clamp(min=0), sums.clamp(max=0)
-        rest = total(positive * pick(torch.where(sane, tilted, ends[0])))
-        rest = rest + total(negative * pick(torch.where(high, tilted + over, ends[1])))
-        return Pulled((rows + (positive * pick(sane) + negative * pick(high)) * pick(p),), rest)
+        high = sane & (level + over < most)
+        return Planes(p, sane, high, torch.where(sane, tilted, least), torch.where(high, tilted + over, most))
 
 
 def _dim(op: Operation) -> int:

@@ -1,0 +1,189 @@
+"""What a certificate costs, beside auto_LiRPA's at equal tightness, and how that grows.
+
+    python benchmarks/certify.py [--images 8] [--repeats 3]
+
+Networks are those of the real checkpoints where `../shared` is there, with the exact images beside them; else the same
+architecture with values drawn from a seed. Both tools bound the same margins by full CROWN, in float64, on one thread
+and in one process: auto_LiRPA in its faster mode (patches) where that takes the network, traced beforehand, and both
+with the bounds alone timed. Seconds are of the processor and medians. Growth is measured on dense networks.
+"""
+
+import argparse
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from measuring import ROOT, save
+from torch import Tensor, nn
+
+from audit.adapters import auto_lirpa
+from audit.lirpa.crown import crown
+from audit.lirpa.graph import Graph
+from audit.lirpa.intervals import propagate
+from audit.lirpa.lowering import lower
+from audit.lirpa.margins import margin_bounds, margin_rows
+from audit.lirpa.region import Region
+
+SHARED = ROOT.parent / "shared" / "checkpoints" / "abcrown"
+CIFAR = ([0.4914, 0.4822, 0.4465], [0.2471, 0.2435, 0.2616])
+NETWORKS = {
+    "cnn_a": ("cifar_cnn_a_adv.model", "cifar", ([0.485, 0.456, 0.406], [0.225] * 3), 2 / 255),
+    "resnet2b": ("resnet2b.pth", "cifar", CIFAR, 1 / 255),
+    "mnist_6_100": ("mnist_6_100_nat.pth", "mnist", ([0.0], [1.0]), 0.01),
+}
+"""Name: file, images, normalisation, radius."""
+
+
+class Normalised(nn.Module):
+    """A network behind its normalisation, as a convolution: so that the other tool takes it in its faster mode."""
+
+    def __init__(self, network: nn.Module, mean: list[float], std: list[float]) -> None:
+        super().__init__()
+        channels = len(mean)
+        self.normalise = nn.Conv2d(channels, channels, 1)
+        with torch.no_grad():
+            self.normalise.weight.copy_(torch.diag(1 / torch.tensor(std))[:, :, None, None])
+            self.normalise.bias.copy_(-torch.tensor(mean) / torch.tensor(std))
+        self.network = network
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Logits."""
+        return self.network(self.normalise(pixels))
+
+
+def network_of(name: str) -> tuple[nn.Module, Tensor, Tensor]:
+    """A network, images that it is right on, and their labels."""
+    import sys
+
+    sys.path.insert(0, str(ROOT))
+    from tests.architectures import FACTORIES
+
+    file, kind, (mean, std), _ = NETWORKS[name]
+    torch.manual_seed(0)
+    network = FACTORIES[f"abcrown/{file}"]()
+    images = torch.rand(64, *((3, 32, 32) if kind == "cifar" else (1, 28, 28)))
+    labels = None
+    if SHARED.is_dir():
+        stored = torch.load(SHARED / file, "cpu", weights_only=True)
+        stored = stored.get("state_dict", stored)
+        network.load_state_dict({key.removeprefix("module."): value for key, value in stored.items()})
+        pixels = np.load(SHARED / f"datasets_sdp_{kind}_X_sdp.npy").astype(np.float32)
+        images = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
+        labels = torch.from_numpy(np.load(SHARED / f"datasets_sdp_{kind}_y_sdp.npy").astype(np.int64))
+    module = Normalised(network, mean, std).eval().requires_grad_(False)
+    answers = module(images).argmax(1)
+    right = torch.ones_like(answers, dtype=torch.bool) if labels is None else answers == labels
+    return module, images[right], answers[right]
+
+
+def seconds(work: Callable[[], Any], repeats: int) -> float:
+    """Median of the processor's seconds, after one run that is not counted."""
+    work()
+    taken = []
+    for _ in range(repeats):
+        start = time.process_time()
+        work()
+        taken.append(time.process_time() - start)
+    return statistics.median(taken)
+
+
+def compared(name: str, images: int, repeats: int) -> dict[str, Any]:
+    """Seconds an image of both tools, and whether they say the same."""
+    module, pixels, labels = network_of(name)
+    pixels, labels, eps = pixels[:images].double(), labels[:images], NETWORKS[name][3]
+    graph = lower(module, tuple(pixels.shape[1:])).bound(torch.float64)
+    found: dict[str, Any] = {"images": len(pixels), "eps": eps}
+
+    def ours(rows: slice) -> Tensor:
+        with torch.no_grad():
+            return margin_bounds(graph, Region.ball(pixels[rows], "linf", eps), labels[rows], "crown")
+
+    each = [slice(place, place + 1) for place in range(len(pixels))]
+    found["ours, one image at once"] = seconds(lambda: [ours(rows) for rows in each], repeats) / len(pixels)
+    found["ours, all at once"] = seconds(lambda: ours(slice(None)), repeats) / len(pixels)
+    region, rows = Region.ball(pixels, "linf", eps), margin_rows(labels, graph.logits.shape[-1], torch.float64)
+    theirs = auto_lirpa.box_bounds(module, region.box.lo, region.box.hi, rows, "crown")
+    found["largest difference"] = float((ours(slice(None)) - theirs).abs().max())
+    found["auto_LiRPA, patches"] = _theirs(module, region, rows, {"conv_mode": "patches"}, repeats)
+    found["auto_LiRPA, matrix"] = _theirs(module, region, rows, {"conv_mode": "matrix"}, repeats)
+    best = min(value for key, value in found.items() if key.startswith("auto_LiRPA") and value is not None)
+    found["ours against their faster mode, one image at once"] = found["ours, one image at once"] / best
+    found["ours against their faster mode, all at once"] = found["ours, all at once"] / best
+    found["values bounded again, an image"] = _opened(graph, region) / len(pixels)
+    return {key: round(value, 6) if isinstance(value, float) else value for key, value in found.items()}
+
+
+def _theirs(module: nn.Module, region: Region, rows: Tensor, options: dict[str, Any], repeats: int) -> float | None:
+    """Their seconds an image, one at once, for the bounds alone; None where they fail."""
+    package = auto_lirpa._package()
+    with auto_lirpa._walls():
+        try:
+            traced = package.Traced(module.double(), region.box.lo[:1], {**options, "minimum_sparsity": 1.0})
+            traced.meet = True
+
+            def work() -> None:
+                for place in range(len(region)):
+                    ball = package.PerturbationLpNorm(
+                        norm=np.inf, x_L=region.box.lo[place][None], x_U=region.box.hi[place][None]
+                    )
+                    image = package.BoundedTensor(region.box.centre[place][None], ball)
+                    traced.compute_bounds((image,), C=rows[place][None], method="crown", bound_upper=False)
+
+            return seconds(work, repeats) / len(region)
+        except Exception:
+            return None
+
+
+def _opened(graph: Graph, region: Region) -> int:
+    """How many values backward passes bounded again: those that intervals leave open before ReLUs."""
+    intervals = propagate(graph, region).intervals
+    operands = {op.operands[0] for op in graph.operations if op.kind == "relu"}
+    return sum(int(((intervals[op].lo < 0) & (intervals[op].hi > 0)).sum()) for op in operands)
+
+
+def grown(depth: int, width: int, eps: float, repeats: int) -> dict[str, Any]:
+    """Seconds an image of a dense network, with how many values were open."""
+    torch.manual_seed(0)
+    layers: list[nn.Module] = [nn.Flatten(), nn.Linear(64, width), nn.ReLU()]
+    for _ in range(depth - 1):
+        layers += [nn.Linear(width, width), nn.ReLU()]
+    module = nn.Sequential(*layers, nn.Linear(width, 10)).eval().requires_grad_(False)
+    for layer in module:
+        if isinstance(layer, nn.Linear):
+            nn.init.kaiming_normal_(layer.weight)
+    graph = lower(module, (1, 8, 8)).bound(torch.float64)
+    region = Region.ball(torch.rand(8, 1, 8, 8, dtype=torch.float64), "linf", eps)
+
+    def work() -> None:
+        with torch.no_grad():
+            crown(graph, region)
+
+    return {
+        "depth": depth, "width": width, "eps": eps, "seconds an image": round(seconds(work, repeats) / 8, 6),
+        "open values an image": _opened(graph, region) / 8,
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Prints and stores the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=8)
+    parser.add_argument("--repeats", type=int, default=3)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    figures: dict[str, Any] = {name: compared(name, given.images, given.repeats) for name in NETWORKS}
+    figures["real checkpoints"] = Path(SHARED).is_dir()
+    figures["growth with depth"] = [grown(depth, 100, 0.02, given.repeats) for depth in (2, 4, 6, 8)]
+    figures["growth with width"] = [grown(3, width, 0.02, given.repeats) for width in (50, 100, 200, 400)]
+    figures["growth with the radius"] = [grown(4, 100, eps, given.repeats) for eps in (0.005, 0.02, 0.05, 0.1)]
+    figures["peak memory, MB"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    save("certify", figures)
+
+
+if __name__ == "__main__":
+    main()
