@@ -11,6 +11,7 @@ with the bounds alone timed. Seconds are of the processor and medians. Growth is
 import argparse
 import resource
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,7 @@ from audit.lirpa.intervals import propagate
 from audit.lirpa.lowering import lower
 from audit.lirpa.margins import margin_bounds, margin_rows
 from audit.lirpa.region import Region
+from audit.loading.models import ModelRequest, load_subject
 
 SHARED = ROOT.parent / "shared" / "checkpoints" / "abcrown"
 CIFAR = ([0.4914, 0.4822, 0.4465], [0.2471, 0.2435, 0.2616])
@@ -58,20 +60,17 @@ class Normalised(nn.Module):
 
 def network_of(name: str) -> tuple[nn.Module, Tensor, Tensor]:
     """A network, images that it is right on, and their labels."""
-    import sys
-
     sys.path.insert(0, str(ROOT))
     from tests.architectures import FACTORIES
 
     file, kind, (mean, std), _ = NETWORKS[name]
     torch.manual_seed(0)
-    network = FACTORIES[f"abcrown/{file}"]()
-    images = torch.rand(64, *((3, 32, 32) if kind == "cifar" else (1, 28, 28)))
-    labels = None
+    factory, shape = FACTORIES[f"abcrown/{file}"], (3, 32, 32) if kind == "cifar" else (1, 28, 28)
+    network, images, labels = factory(), torch.rand(64, *shape), None
     if SHARED.is_dir():
-        stored = torch.load(SHARED / file, "cpu", weights_only=True)
-        stored = stored.get("state_dict", stored)
-        network.load_state_dict({key.removeprefix("module."): value for key, value in stored.items()})
+        spec = f"py:{ROOT / 'tests/architectures.py'}:{factory.__name__}"
+        request = ModelRequest(spec, weights=SHARED / file, preprocess="none", allow_code=True)
+        network = load_subject(request, native_shape=shape, device=torch.device("cpu")).subject.model.network
         pixels = np.load(SHARED / f"datasets_sdp_{kind}_X_sdp.npy").astype(np.float32)
         images = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
         labels = torch.from_numpy(np.load(SHARED / f"datasets_sdp_{kind}_y_sdp.npy").astype(np.int64))
@@ -108,13 +107,13 @@ def compared(name: str, images: int, repeats: int) -> dict[str, Any]:
     found["ours, all at once"] = seconds(lambda: ours(slice(None)), repeats) / len(pixels)
     region, rows = Region.ball(pixels, "linf", eps), margin_rows(labels, graph.logits.shape[-1], torch.float64)
     theirs = auto_lirpa.box_bounds(module, region.box.lo, region.box.hi, rows, "crown")
-    found["largest difference"] = float((ours(slice(None)) - theirs).abs().max())
+    found["largest difference"] = f"{float((ours(slice(None)) - theirs).abs().max()):.1e}"
     found["auto_LiRPA, patches"] = _theirs(module, region, rows, {"conv_mode": "patches"}, repeats)
     found["auto_LiRPA, matrix"] = _theirs(module, region, rows, {"conv_mode": "matrix"}, repeats)
     best = min(value for key, value in found.items() if key.startswith("auto_LiRPA") and value is not None)
     found["ours against their faster mode, one image at once"] = found["ours, one image at once"] / best
     found["ours against their faster mode, all at once"] = found["ours, all at once"] / best
-    found["values bounded again, an image"] = _opened(graph, region) / len(pixels)
+    found["values that intervals leave open, an image"] = _opened(graph, region) / len(pixels)
     return {key: round(value, 6) if isinstance(value, float) else value for key, value in found.items()}
 
 
@@ -140,7 +139,7 @@ def _theirs(module: nn.Module, region: Region, rows: Tensor, options: dict[str, 
 
 
 def _opened(graph: Graph, region: Region) -> int:
-    """How many values backward passes bounded again: those that intervals leave open before ReLUs."""
+    """How many values before ReLUs intervals leave open, all images together."""
     intervals = propagate(graph, region).intervals
     operands = {op.operands[0] for op in graph.operations if op.kind == "relu"}
     return sum(int(((intervals[op].lo < 0) & (intervals[op].hi > 0)).sum()) for op in operands)

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-
 ROUNDINGS = 4
-"""Of a value, by which an operation's interval is widened: more than a function that is computed by itself is off by."""
+"""Of a value, by which an interval is widened: more than a function that is computed by itself is off by."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -33,7 +33,7 @@ class Certifier:
         norm: of the ball around each image, cut to the pixels of [0, 1].
         methods: tried in this order on what the ones before left open.
         steps: of gradient ascent, for `alpha-crown`.
-        most: values of an operation that are bounded again for a sample; see `crown_intervals`.
+        most: a sample of which intervals leave more values open is not bounded again; see `crown`.
     """
 
     graph: Graph

@@ -19,7 +19,7 @@ from torch import Tensor
 from audit.lirpa.backward import Rows
 from audit.lirpa.bounds import Interval, Owners, Window
 from audit.lirpa.graph import Graph, Operation
-from audit.lirpa.intervals import pixels, step
+from audit.lirpa.intervals import pixels, propagate, step
 from audit.lirpa.optimised import raised_bounds
 from audit.lirpa.region import Region
 from audit.lirpa.rules import rule_of
@@ -40,22 +40,35 @@ def crown(graph: Graph, region: Region, steps: int = 0, most: int | None = None)
         graph: of the network.
         region: of images.
         steps: of gradient ascent on the slopes of what a plain pass leaves open; see `optimised`.
-        most: values of an operation that are bounded again for a sample; where more are open, its interval stays. None
-            for no limit. A sample's bounds never hang on the others.
+        most: a sample of which intervals leave more values open, in all operations together, is not bounded again.
+            None for no limit. A sample's bounds never hang on the others.
 
     Raises:
         NoRule: for an operator that nothing is known of.
     """
     known = Known({graph.pixels: pixels(region)})
     open_signs = _relaxed_operands(graph)
-    exact = _exact_operations(graph) if region.radius is None else {graph.pixels}
+    exact = _exact_operations(graph, region)
+    few = None if most is None else open_values(graph, region) <= most
     for op in graph.operations[1:]:
         known.intervals[op] = step(op, known.intervals)
         if op in open_signs and op not in exact:
             for ascent in (0, steps) if steps else (0,):
-                chosen = _chosen(known.intervals[op], most, signs_alone=open_signs[op])
+                chosen = _opened(known.intervals[op], signs_alone=open_signs[op])
+                if few is not None:
+                    chosen &= few[:, None]
                 known.intervals[op] = refined(graph, region, known, op, chosen, ascent)
     return known
+
+
+def open_values(graph: Graph, region: Region) -> Tensor:
+    """How many values (n,) of each sample CROWN bounds again, as far as intervals alone can tell: at most so many."""
+    found = torch.zeros(len(region), dtype=torch.int64, device=region.box.lo.device)
+    intervals, exact = propagate(graph, region).intervals, _exact_operations(graph, region)
+    for op, signs_alone in _relaxed_operands(graph).items():
+        if op not in exact:
+            found += _opened(intervals[op], signs_alone=signs_alone).sum(1)
+    return found
 
 
 def refined(graph: Graph, region: Region, known: Known, op: Operation, chosen: Tensor, steps: int) -> Interval:
@@ -119,11 +132,10 @@ def _units(sample: Tensor, place: Tensor, window: Window | None, shape: tuple[in
     return Rows(units.view(-1, *shape), Owners(sample, n), window)
 
 
-def _chosen(interval: Interval, most: int | None, *, signs_alone: bool) -> Tensor:
-    """Which values (n, width) are bounded again: bool."""
+def _opened(interval: Interval, *, signs_alone: bool) -> Tensor:
+    """Which values (n, width) are to be bounded again: bool."""
     lo, hi = interval.lo.flatten(1), interval.hi.flatten(1)
-    chosen = (lo < 0) & (hi > 0) if signs_alone else lo < hi
-    return chosen if most is None else chosen & (chosen.sum(1, keepdim=True) <= most)
+    return (lo < 0) & (hi > 0) if signs_alone else lo < hi
 
 
 def _relaxed_operands(graph: Graph) -> dict[Operation, bool]:
@@ -137,9 +149,11 @@ def _relaxed_operands(graph: Graph) -> dict[Operation, bool]:
     return found
 
 
-def _exact_operations(graph: Graph) -> set[Operation]:
+def _exact_operations(graph: Graph, region: Region) -> set[Operation]:
     """Operations whose intervals over a box are exact: the pixels, each by itself, and one affine mixture of them."""
     apart, mixed = {graph.pixels}, set[Operation]()
+    if region.radius is not None:
+        return apart
     for op in graph.operations[1:]:
         if not rule_of(op).exact or not all(operand in apart for operand in op.operands) or len(op.operands) > 1:
             continue

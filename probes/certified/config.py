@@ -24,18 +24,18 @@ class CertifiedConfig(ProbeConfig):
     """The tightest that is tried: `ibp`, `crown-ibp`, `crown` or `alpha-crown`; cheaper ones come first."""
     steps: int = Field(default=10, ge=1)
     """Of gradient ascent on each bound, for `alpha-crown`."""
-    most: int = Field(default=1000, ge=0)
-    """Values of a layer that backward passes bound again for a sample; where more are open, its interval stays. The
-    cost of a sample grows with it."""
+    most: int = Field(default=3000, ge=0)
+    """A sample of which intervals leave more values open at a radius, in all layers together, is not bounded by
+    `crown` there, which would take one backward pass for each."""
     halvings: int = Field(default=3, ge=0)
     """Of the gap between the largest radius that is certified and the next one that is not."""
     attack_steps: int = Field(default=40, ge=1)
     """Of the attacks that show how much a certificate could hold at most."""
     second_opinion: int = Field(default=4, ge=0)
     """First certified samples of a norm on which auto_LiRPA, an independent implementation, is asked; 0 for none."""
-    samples: int = Field(default=64, ge=1)
+    samples: int = Field(default=32, ge=1)
     """First samples of the permuted order; fewer when the split is shorter."""
-    chunk: int = Field(default=16, ge=1)
+    chunk: int = Field(default=8, ge=1)
     """Samples certified together, and lost together when a run is killed."""
 
     @model_validator(mode="after")
@@ -64,7 +64,7 @@ class CertifiedConfig(ProbeConfig):
 
 
 def cost(config: CertifiedConfig, sizes: Mapping[Role, int]) -> Estimate:
-    """Passes where every try bounds as many values again as it may, in one layer."""
+    """Passes where every try bounds as many values again as it may."""
     used = min(sizes.get("eval", 0), config.samples)
     passes = attacks = 0
     for norm in config.norms:

@@ -65,7 +65,7 @@ class Outcome:
 def measurements(outcome: Outcome, config: CertifiedConfig) -> Iterator[Measurement]:
     """Certified and attacked accuracy at every radius of a norm."""
     bounds = (
-        f"bounds by {', then '.join(config.methods)}, in float64; at most {config.most} values of a layer bounded again"
+        f"bounds by {', then '.join(config.methods)}, in float64; crown where at most {config.most} values are open"
     )
     shared = ("pixels in [0, 1], any image within the radius, whether or not it can be stored in 8 bits",)
     exact = "of the network in exact arithmetic; margins exceed four times what float32 changes on the clean image"

@@ -14,7 +14,7 @@ from audit.adapters.auto_lirpa import Method, NotTaken, ball_bounds, box_bounds
 from audit.api import PositiveControl, RunContext, Tally, Unit
 from audit.errors import PrerequisiteError
 from audit.lirpa.certify import Certifier, Norm
-from audit.lirpa.intervals import propagate
+from audit.lirpa.crown import open_values
 from audit.lirpa.margins import margin_rows
 from audit.lirpa.region import Region
 from audit.lirpa.rules import rule_of
@@ -57,7 +57,8 @@ def _compared(work: Work, unit: Unit) -> Tally:
     images, labels = batch.pixels.double().to(work.subject.device), batch.labels.to(work.subject.device)
     eps = torch.tensor(unit.params["radii"], dtype=torch.float64, device=images.device)
     region = Region.ball(images, norm, eps)
-    method: Method = "crown" if _within(work, region) else "crown-ibp"
+    few = int(open_values(work.graph, region).max()) <= work.config.most
+    method: Method = "crown" if few else "crown-ibp"
     ours = Certifier(work.graph, norm, (method,)).margins(region, labels, method)
     rows = margin_rows(labels, work.subject.num_classes, torch.float64)
     equal = norm == "linf" and all(rule_of(op).exact or op.kind == "relu" for op in work.graph.operations[1:])
@@ -82,16 +83,3 @@ def _compared(work: Work, unit: Unit) -> Tally:
             "confirmed": int((low > 0).all(1).sum()),
         }
     )
-
-
-def _within(work: Work, region: Region) -> bool:
-    """Whether full CROWN bounds no more values of an operation again than a sample may cost."""
-    intervals = propagate(work.graph, region).intervals
-    for op in work.graph.operations[1:]:
-        if not rule_of(op).exact:
-            for operand in op.operands:
-                lo, hi = intervals[operand].lo.flatten(1), intervals[operand].hi.flatten(1)
-                opened = (lo < 0) & (hi > 0) if op.kind == "relu" else lo < hi
-                if int(opened.sum(1).max()) > work.config.most:
-                    return False
-    return True

@@ -26,7 +26,7 @@ _TOGETHER: dict[str, Rule] = {
     **{kind: signed.RULES[kind] for kind in ("add", "sub", "rsub")}, "pow": smooth.RULES["pow"],
     **bilinear.RULES, **quotient.RULES, **pooling.OF_TWO,
 }  # fmt: skip
-"""For operators of which several arguments, or what they divide by, depend on the pixels."""
+"""For operators of which several arguments depend on the pixels, and for quotients that are no scaling."""
 
 
 class NoRule(Exception):  # noqa: N818 - an outcome, which a probe turns into its own
@@ -40,7 +40,8 @@ def rule_of(op: Operation) -> Rule:
         NoRule: where there is none.
     """
     depend = [isinstance(argument, Operation) for argument in op.args]
-    rules = _TOGETHER if sum(depend) > 1 or (op.kind == "div" and depend[1]) else _ALONE
+    together = sum(depend) > 1 or (op.kind == "div" and (depend[1] or op.kwargs.get("rounding_mode") is not None))
+    rules = _TOGETHER if together else _ALONE
     if op.kind not in rules:
         raise NoRule(f"no bounds are known for the operator {op.kind} (in {op.module or op.name})")
     return rules[op.kind]

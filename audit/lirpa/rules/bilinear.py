@@ -88,12 +88,13 @@ class Bilinear(Rule):
 
     def backward(self, op: Operation, rows: Tensor, at: Standing) -> Pulled:
         """The planes at the head of the file."""
-        operands = op.args[:2]
-        found = at.known.once(op, lambda: self.planes(op, *(at.intervals[operand] for operand in operands)))
+        one, other = op.args[:2]
+        found = at.known.once(op, lambda: self.planes(op, at.intervals[one], at.intervals[other]))
         first, second, rest = self.pulled(rows, found, at)
         if at.window is None:
-            first, second = first.reshape(-1, *operands[0].shape), second.reshape(-1, *operands[1].shape)
-        return Pulled((first + second,) if len(op.operands) == 1 else (first, second), rest, at.window)
+            first, second = first.reshape(-1, *one.shape), second.reshape(-1, *other.shape)
+        pulled = {one: first + second} if one is other else {one: first, other: second}
+        return Pulled(tuple(pulled[operand] for operand in op.operands), rest, at.window)
 
     def planes(self, op: Operation, first: Interval, second: Interval) -> Planes:
         """What they are made of."""
@@ -178,11 +179,13 @@ class Matrices(Bilinear):
     def interval(self, op: Operation, *operands: Interval) -> Interval:
         """Around ca cb + ma mb with radius |ca| rb + ra |cb| + ra rb - |ma| |mb|, where ma = p ra and mb = q rb.
 
-        That is exact of every term, but for one of its ends where both factors may be 0.
+        That is exact of every term, but for one of its ends where both factors may be 0. The radius of b covers the
+        rounding of sums.
 
         Source: Rump 2012, Fast interval matrix multiplication, Numerical Algorithms 61.
         """
-        a, b = (Side.of(x) for x in self.aligned(op, *sides(op, operands)))
+        first, second = self.aligned(op, *sides(op, operands))
+        a, b = Side.of(first), Side.of(Interval.around(second.centre, second.reach(second.lo.shape[-2] + 2)))
         near_a, near_b = a.position * a.radius, b.position * b.radius
         centre = a.centre @ b.centre + near_a @ near_b
         radius = a.centre.abs() @ b.radius + a.radius @ (b.centre.abs() + b.radius) - near_a.abs() @ near_b.abs()

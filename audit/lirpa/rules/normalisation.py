@@ -7,8 +7,12 @@ First, the expansion around d. With a = u.h / N, b = |h|^2 / N, the second deriv
 
     f_i'' = -2 a h_i / s^3 + u_i (3 a^2 / s^5 - b / s^3),
 
-and the remainder is half a mean of it. Let s0 be the least s, B = |r|^2 / N: then b <= B, and |a| / s is at most q, the
-lesser of sqrt(B) and (|d|.r / N + B) / s0. The bracket lies between -B / s0^3 and min(2 B, 3 q^2) / s0^3.
+of which a mean, halved, is the remainder, bounded in pieces; see `expansion`. Let s0 be the least s in a piece, t its
+share, B = |r|^2 / N, and m the mean of the change of x, by which b <= B - m^2 and |h_i| <= r_i + |m|. Then |a| / s is
+at most e = (|d|.r / N + t B) / s0, and as u.h <= |u| |h|, at most sqrt(B - m^2). So |a h_i| / s is at most the lesser
+of these two times r_i + |m|, which is greatest where |m| is the larger of (sqrt(r_i^2 + 8 B) - r_i) / 4 and
+sqrt(B - e^2), or as large as it can be: mean(r). It is at most q R_i as well, q being the lesser of e and sqrt(B). As
+b >= a^2 / s^2, the bracket lies between -B / s^3 and 2 q^2 / s^3, and u_i / s between the constants of the piece.
 
 Second, f_i = u_i k with k = 1 / s between its ends, as if these had nothing to do with one another: min(k_lo u, k_hi u)
 is concave in u, so its chord lies below, and that of the maximum above.
@@ -31,8 +35,8 @@ from torch import Tensor
 
 from audit.lirpa.bounds import Interval
 from audit.lirpa.graph import Operation
-from audit.lirpa.rules.rule import Pulled, Rule, Standing, product, total
-from audit.lirpa.rules.signed import Scaled
+from audit.lirpa.rules.expansion import PIECES
+from audit.lirpa.rules.rule import Affine, Pulled, Rule, Standing, product, total
 from audit.lirpa.rules.statistics import Deviations
 
 
@@ -69,7 +73,7 @@ class Normalised(Rule):
     def interval(self, op: Operation, *operands: Interval) -> Interval:
         """The third of the bounds."""
         weight, bias, eps = self.constants(op)
-        found = self._deviations(op, *operands)
+        found = Deviations.of(self._shaped(op, *operands), self.layout(op)[1])
         lo, hi = (end.reshape(-1, *op.shape) for end in _ends(found, eps))
         if weight is not None:
             lo, hi = torch.minimum(lo * weight, hi * weight), torch.maximum(lo * weight, hi * weight)
@@ -79,7 +83,7 @@ class Normalised(Rule):
         """The nearest of the bounds at the head of the file, for each value and side."""
         weight, bias, eps = self.constants(op)
         (shape, dims), pick = self.layout(op), at.pick
-        found = at.known.once(op, lambda: _relaxation(self._deviations(op, at.intervals[op.operands[0]]), eps))
+        found = at.known.once(op, lambda: _relaxation(self._shaped(op, at.intervals[op.operands[0]]), dims, eps))
         rest = rows.new_zeros(len(rows)) if bias is None else total(rows * bias)
         rows = (rows if weight is None else rows * weight).reshape(-1, *shape)
         positive, negative = rows.clamp(min=0), rows.clamp(max=0)
@@ -91,9 +95,9 @@ class Normalised(Rule):
         pulled = pulled - pulled.mean(dims, keepdim=True)
         return Pulled((pulled.reshape(-1, *op.operands[0].shape),), rest)
 
-    def _deviations(self, op: Operation, x: Interval) -> Deviations:
-        shape, dims = self.layout(op)
-        return Deviations.of(Interval(x.lo.reshape(-1, *shape), x.hi.reshape(-1, *shape)), dims)
+    def _shaped(self, op: Operation, x: Interval) -> Interval:
+        shape, _ = self.layout(op)
+        return Interval(x.lo.reshape(-1, *shape), x.hi.reshape(-1, *shape))
 
 
 class Layer(Normalised):
@@ -119,6 +123,15 @@ class Group(Normalised):
         """One of each a channel."""
         weight, bias = (_by_channel(op, op.argument(*name)) for name in ((2, "weight"), (3, "bias")))
         return weight, bias, op.argument(4, "eps", 1e-5)
+
+
+class Stored(Affine):
+    """A scale and a shift by constants, of whatever form."""
+
+    def interval(self, op: Operation, *operands: Interval) -> Interval:
+        """The ends change places where the scale is negative."""
+        one, other = op.each(*(x.lo for x in operands)), op.each(*(x.hi for x in operands))
+        return Interval(torch.minimum(one, other), torch.maximum(one, other))
 
 
 class Instance(Normalised):
@@ -155,9 +168,15 @@ def _ends(found: Deviations, eps: float) -> tuple[Tensor, Tensor]:
     return torch.where(lo < 0, outward(lo), lo * flat), torch.where(hi > 0, outward(hi), hi * flat)
 
 
-def _relaxation(found: Deviations, eps: float) -> Relaxation:
+def _relaxation(x: Interval, dims: tuple[int, ...], eps: float) -> Relaxation:
     """The planes below f and above it."""
-    steepness, (under, over), (lo, hi) = (found.middle + eps).rsqrt(), _remainders(found, eps), _ends(found, eps)
+    found = Deviations.of(x, dims)
+    steepness, (lo, hi) = (found.middle + eps).rsqrt(), _ends(found, eps)
+    under, over = torch.zeros_like(lo), torch.zeros_like(hi)
+    for share, weight in PIECES:
+        part = Deviations.of(Interval.around(x.centre, share * x.radius), dims)
+        below, above = _bend(found, part, share, eps)
+        under, over = under + weight * below, over + weight * above
     value = found.centre * steepness
     tilted = value * found.middle * steepness**2
     lower = _below(found, eps, 1, (value - under, tilted - under), lo)
@@ -165,16 +184,19 @@ def _relaxation(found: Deviations, eps: float) -> Relaxation:
     return Relaxation(lower, Planes(upper.expanded, -upper.slope, -upper.offset), value, steepness)
 
 
-def _remainders(found: Deviations, eps: float) -> tuple[Tensor, Tensor]:
-    """By how much f lies below and above its expansion at most."""
-    low, high, least = found.centre - found.radius, found.centre + found.radius, found.least + eps
-    square = found.square
-    leaning = torch.minimum(square, (found.reach + square) ** 2 / least)
-    crossed = 2 * leaning.sqrt() * found.radius / least
-    down, up = square / least**1.5, torch.minimum(2 * square, 3 * leaning) / least**1.5
-    positive, negative = high.clamp(min=0), (-low).clamp(min=0)
-    under = crossed + torch.maximum(positive * down, negative * up)
-    return under / 2, (crossed + torch.maximum(positive * up, negative * down)) / 2
+def _bend(found: Deviations, part: Deviations, share: float, eps: float) -> tuple[Tensor, Tensor]:
+    """How negative and how positive f'' may be, in a share of the interval that is nearer to the centre."""
+    steep, square, raw = (part.least + eps).rsqrt(), found.square, found.raw
+    along = (found.reach + share * square) * steep
+    q = torch.minimum(along, square.sqrt())
+    turn = torch.maximum((torch.sqrt(raw**2 + 8 * square) - raw) / 4, (square - along**2).clamp(min=0).sqrt())
+    common = torch.minimum(turn, found.common)
+    crossed = torch.minimum(along, (square - common**2).clamp(min=0).sqrt()) * (raw + common)
+    crossed = 2 * torch.minimum(crossed, q * found.radius)
+    lo, hi = _ends(part, eps)
+    negative, positive, most = (-lo).clamp(min=0), hi.clamp(min=0), 2 * q**2
+    below, above = torch.maximum(positive * square, negative * most), torch.maximum(positive * most, negative * square)
+    return (crossed + below) * steep**2, (crossed + above) * steep**2
 
 
 def _below(found: Deviations, eps: float, sign: int, expanded: tuple[Tensor, Tensor], end: Tensor) -> Planes:
@@ -199,7 +221,7 @@ def _below(found: Deviations, eps: float, sign: int, expanded: tuple[Tensor, Ten
     return Planes(first, torch.where(second, slope, 0.0), torch.where(first, tilted, torch.where(second, offset, end)))
 
 
-STORED = Scaled()
+STORED = Stored()
 RULES: dict[str, Rule] = {
     "layer_norm": Layer(), "group_norm": Group(), "instance_norm": Instance(),
 }  # fmt: skip

@@ -17,6 +17,7 @@ from audit.lirpa.graph import Operation
 from audit.lirpa.rules.bilinear import PRODUCT, Planes
 from audit.lirpa.rules.elementwise import Lines
 from audit.lirpa.rules.rule import Pulled, Rule, Standing, product
+from audit.lirpa.rules.signed import Scaled
 from audit.lirpa.rules.smooth import Power
 
 
@@ -29,10 +30,12 @@ class Parts:
 
 
 class Quotient(Rule):
-    """A value, or a constant, over a value. Rounded quotients have an interval alone."""
+    """A value, or a constant, over a value. Rounded quotients, also by a constant, have an interval alone."""
 
     def interval(self, op: Operation, *operands: Interval) -> Interval:
         """That of the product, exact; rounding rises."""
+        if not isinstance(op.args[1], Operation):
+            return SCALED.interval(op, *operands)
         known = dict(zip(op.operands, operands, strict=True))
         below = RECIPROCAL.interval(_reciprocal(op), known[op.args[1]])
         found = PRODUCT.ends(*PRODUCT.aligned(op, _above(op, known), below))
@@ -83,6 +86,6 @@ def _reciprocal(op: Operation) -> Operation:
     return Operation("reciprocal", op.name, op.module, torch.reciprocal, (below,), {}, (below,), below.shape)
 
 
-RECIPROCAL = Power(-1.0)
+RECIPROCAL, SCALED = Power(-1.0), Scaled()
 RULES: dict[str, Rule] = {"div": Quotient()}
-"""For a quotient by what depends on the pixels."""
+"""For a quotient by what depends on the pixels, or one that is rounded."""

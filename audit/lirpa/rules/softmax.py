@@ -7,13 +7,13 @@ weighted by p_j / (1 - p_i), and V their variance, the second derivative along t
     p_i'' = p_i ((D_i - sum_j p_j D_j)^2 - variance of D) = p_i (1 - p_i) ((1 - 2 p_i) m^2 - V).
 
 Let s be the largest radius: |m| <= w = r_i + s, V <= s^2. With h(p) = p (1 - p) (1 - 2 p), which is -h(1 - p), and
-lo <= p_i <= hi all over the box, the remainder, half a mean of p_i'', is at most k(lo, hi) w^2 / 2, where k is the
-greatest h in a range, or 0; and at least -(k(1 - hi, 1 - lo) w^2 + v) / 2, where v bounds p_i (1 - p_i) V: by s^2 times
-the greatest p (1 - p), and by  hi_i sum_j hi_j r_j^2. So of uniform radii r no remainder exceeds 0.2 r^2 above, nor
-0.32 r^2 below, and small p_i have less.
+lo <= p_i <= hi along the line, p_i'' is at most k(lo, hi) w^2, where k is the greatest h in a range, or 0; and at least
+-k(1 - hi, 1 - lo) w^2 - v, where v bounds p_i (1 - p_i) V: by s^2 times the greatest p (1 - p), and by
+hi_i sum_j hi_j r_j^2. The remainder is a mean of p_i'', halved, and bounded in pieces; see `expansion`. So of uniform
+radii r no remainder exceeds 0.2 r^2 above, nor 0.32 r^2 below, and values near 0 or 1 have less.
 
-lo and hi have to be those of the operand's box. An interval that backward passes made narrower holds for images only,
-and the line from c to x need not consist of values of images.
+lo and hi have to be those of a box around c. An interval that backward passes made narrower holds for images only, and
+the line from c to x need not consist of values of images.
 
 log softmax is x - lse(x), lse being the logarithm of the sum of exponentials: rows that sum to 0 pass without loss.
 lse is convex, so that its tangent at c lies below; its second derivative is the variance of D, at most s^2 and at most
@@ -36,6 +36,7 @@ from torch.nn.functional import logsigmoid
 
 from audit.lirpa.bounds import Interval
 from audit.lirpa.graph import Operation
+from audit.lirpa.rules.expansion import PIECES
 from audit.lirpa.rules.rule import Pulled, Rule, Standing, product
 
 STEEPEST = (3 - math.sqrt(3)) / 6
@@ -79,11 +80,24 @@ class Softmax(Rule):
         dim, box = _dim(op), self.interval(op, x)
         centre, radius, sane = _finite(x, dim)
         p = centre.softmax(dim)
-        under, over = _remainders(radius, box, dim)
+        under, over = self._remainders(op, centre, radius)
         tilted = p - p * (centre - (p * centre).sum(dim, keepdim=True))
         low, high = sane & (p - under > box.lo), sane & (p + over < box.hi)
         lower, upper = torch.where(low, tilted - under, box.lo), torch.where(high, tilted + over, box.hi)
         return Planes(p, low, high, lower, upper)
+
+    def _remainders(self, op: Operation, centre: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
+        """By how much softmax lies below and above its expansion at most; see the head of the file."""
+        dim, under, over = _dim(op), torch.zeros_like(centre), torch.zeros_like(centre)
+        largest = radius.amax(dim, keepdim=True)
+        squared = (radius + largest) ** 2
+        for share, weight in PIECES:
+            box = self.interval(op, Interval.around(centre, share * radius))
+            even = torch.minimum(box.lo.clamp(min=0.5), box.hi)
+            spread = torch.minimum(even * (1 - even) * largest**2, box.hi * (box.hi * radius**2).sum(dim, keepdim=True))
+            under = under + weight * (_bend(1 - box.hi, 1 - box.lo) * squared + spread)
+            over = over + weight * _bend(box.lo, box.hi) * squared
+        return under, over
 
 
 class LogSoftmax(Rule):
@@ -129,7 +143,15 @@ def _finite(x: Interval, dim: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def _odds(op: Operation, x: Interval) -> tuple[Tensor, Tensor]:
     """The least and the greatest logarithms of p / (1 - p)."""
-    return x.lo - _lse_of_others(x.hi, _dim(op)), x.hi - _lse_of_others(x.lo, _dim(op))
+    least, most = _less_others(op, x.lo, x.hi), _less_others(op, x.hi, x.lo)
+    return least[0] - least[1], most[0] + most[1]
+
+
+def _less_others(op: Operation, x: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """Values less the logarithms of sums of others' exponentials, and by how much that is rounded."""
+    lse, terms = _lse_of_others(others, _dim(op)), x.shape[_dim(op)] + 2
+    odds, rounding = x - lse, terms * torch.finfo(x.dtype).eps * (1 + x.abs() + lse.abs())
+    return odds, torch.where(odds.isinf(), 0.0, rounding)
 
 
 def _lse_of_others(x: Tensor, dim: int) -> Tensor:
@@ -138,15 +160,6 @@ def _lse_of_others(x: Tensor, dim: int) -> Tensor:
     before = torch.cat([none, x.logcumsumexp(dim).narrow(dim, 0, count)], dim)
     after = torch.cat([x.flip(dim).logcumsumexp(dim).flip(dim).narrow(dim, 1, count), none], dim)
     return torch.logaddexp(before, after)
-
-
-def _remainders(radius: Tensor, box: Interval, dim: int) -> tuple[Tensor, Tensor]:
-    """By how much softmax lies below and above its expansion at most; see the head of the file."""
-    largest = radius.amax(dim, keepdim=True)
-    squared = (radius + largest) ** 2
-    even = torch.minimum(box.lo.clamp(min=0.5), box.hi)
-    spread = torch.minimum(even * (1 - even) * largest**2, box.hi * (box.hi * radius**2).sum(dim, keepdim=True))
-    return (_bend(1 - box.hi, 1 - box.lo) * squared + spread) / 2, _bend(box.lo, box.hi) * squared / 2
 
 
 def _bend(lo: Tensor, hi: Tensor) -> Tensor:

@@ -6,8 +6,9 @@ x_i less the mean: (1 - 2/N) r_i + mean(r). The variance |u|^2 / N lies between
 
     least = max_y (y.d - |y|.r)+^2 / (|y|^2 N)    and    most = (|d|^2 + 2 |d|.r + |r|^2) / N
 
-for any y of sum 0, as y.u = y.d + y.(change of x) is at most |y| |u|. Tried are d, and d with each value drawn to 0
-by r_i, centred: the one that is nearest to the mean in every value, but for the shift of the mean.
+for any y of sum 0, as y.u = y.d + y.(change of x) is at most |y| |u|. The best y is u where the variance is least: each
+value of x as near as it can be to some place, less the mean of these. Tried are d, and that for two places: the mean of
+the centres, and one step of Newton's method from there towards the best.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class Deviations:
     Attributes:
         size: how many values have a mean in common.
         centre, radius: d and R.
+        raw, common: r, which covers the rounding of sums, and its mean.
         square, reach: |r|^2 / N and |d|.r / N.
         middle, least, most: the variance at the centre, and its bounds.
     """
@@ -37,6 +39,8 @@ class Deviations:
     size: int
     centre: Tensor
     radius: Tensor
+    raw: Tensor
+    common: Tensor
     square: Tensor
     reach: Tensor
     middle: Tensor
@@ -50,16 +54,25 @@ class Deviations:
         def mean(values: Tensor) -> Tensor:
             return values.mean(dims, keepdim=True)
 
-        size, raw, d = math.prod(x.lo.shape[dim] for dim in dims), x.radius, x.centre - mean(x.centre)
-        drawn = d.sign() * (d.abs() - raw).clamp(min=0)
+        size, d = math.prod(x.lo.shape[dim] for dim in dims), x.centre - mean(x.centre)
+        raw = x.reach(size + 2)
+        near = _drawn(d, raw)
+        far = (near != 0).to(d)
+        nearer = _drawn(d - mean(near) / mean(far).clamp(min=1 / size), raw)
         least = torch.zeros_like(mean(d))
-        for y in (d, drawn - mean(drawn)):
+        for y in (d, near - mean(near), nearer - mean(nearer)):
             square, reached = mean(y**2), mean(y * d - y.abs() * raw).clamp(min=0)
             least = torch.maximum(
                 least, torch.where(square > 0, reached**2 / torch.where(square > 0, square, 1.0), 0.0)
             )
-        radius, middle, reach, square = raw * (1 - 2 / size) + mean(raw), mean(d**2), mean(d.abs() * raw), mean(raw**2)
-        return Deviations(size, d, radius, square, reach, middle, least, middle + 2 * reach + square)
+        common, middle, reach, square = mean(raw), mean(d**2), mean(d.abs() * raw), mean(raw**2)
+        radius, most = raw * (1 - 2 / size) + common, middle + 2 * reach + square
+        return Deviations(size, d, radius, raw, common, square, reach, middle, least, most)
+
+
+def _drawn(values: Tensor, by: Tensor) -> Tensor:
+    """Values moved towards 0, at most onto it."""
+    return values.sign() * (values.abs() - by).clamp(min=0)
 
 
 class Variance(Rule):

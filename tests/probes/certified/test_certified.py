@@ -222,7 +222,14 @@ def test_time_that_ends_cuts_samples(certify):
     ticks = iter(range(10**6))
 
     result = certify(
-        module, pixels, answers(module, pixels), 3, eps_linf="1/255", chunk=8, budget=Budget(3.5, lambda: next(ticks))
+        module,
+        pixels,
+        answers(module, pixels),
+        3,
+        eps_linf="1/255",
+        samples=40,
+        chunk=8,
+        budget=Budget(3.5, lambda: next(ticks)),
     )
 
     assert result.status == "measured", result.reason
