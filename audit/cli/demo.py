@@ -22,7 +22,8 @@ DATA = "sklearn:digits?split=test"
 SETTINGS = (
     "evasion.samples=128", "evasion.eps_linf=1/255,2/255,4/255,8/255", "evasion.eps_l2=0.5", "evasion.steps=40",
     "evasion.queries=1000", "distillation.samples=64", "distillation.steps=20", "distillation.cw_steps=40",
-    "distillation.queries=200", "certified.samples=16", "certified.halvings=2", "certified.attack_steps=20",
+    "distillation.queries=200", "certified.samples=16", "certified.method=crown-ibp",
+    "certified.attack_steps=20",
 )  # fmt: skip
 
 

@@ -132,7 +132,14 @@ def built(name, **settings):
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize(
-    ("eps", "find"), [(0.0, propagate), (1e-3, propagate), (0.05, crown), (0.3, propagate), (1.0, propagate)]
+    ("eps", "find"),
+    [
+        pytest.param(0.0, propagate, marks=pytest.mark.slow),
+        pytest.param(1e-3, propagate, marks=pytest.mark.slow),
+        (0.05, crown),
+        pytest.param(0.3, propagate, marks=pytest.mark.slow),
+        pytest.param(1.0, propagate, marks=pytest.mark.slow),
+    ],
 )
 def test_no_point_leaves_its_bounds(name, eps, find):
     graph, region = built(name), boxes(3, SHAPE, eps)
@@ -145,6 +152,7 @@ def test_no_point_leaves_its_bounds(name, eps, find):
     assert eps or (gaps < 1e-8).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_bounds_hold_on_every_width_of_single_operands(name):
     graph = built(name, scale=4.0, shift=0.3)
@@ -246,7 +254,7 @@ def check_planes(op, operands, count=300, seed=0):
 
 
 @pytest.mark.parametrize("name", WHOLE)
-@pytest.mark.parametrize("centre", [0.0, 1.0, 8.0])
+@pytest.mark.parametrize("centre", [0.0, 1.0, pytest.param(8.0, marks=pytest.mark.slow)])
 def test_planes_of_single_operators_lie_below_at_every_point(name, centre):
     op = alone(name)
     for width in (0.0, 1e-7, 1e-3, 0.1, 0.5, 2.0, 20.0):
