@@ -73,7 +73,7 @@ def lower_bounds(
     if graph.pixels in waiting:
         mine, window = waiting[graph.pixels]
         rest = rest + region.lowest(mine[:, 0], rows.owners, window)
-    return torch.where(rest.isnan(), -torch.inf, rest)
+    return torch.where(rest < torch.inf, rest, -torch.inf)  # also where it is not a number
 
 
 def _added(

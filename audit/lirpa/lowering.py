@@ -8,7 +8,6 @@ operation has one value. What does not depend on the pixels is computed once.
 from __future__ import annotations
 
 import contextlib
-import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -36,6 +35,10 @@ WHOLE = (
 
 class NotExportable(Exception):  # noqa: N818 - an outcome, which a probe turns into its own
     """A module is no fixed graph of operators; the text says why, and where in the module."""
+
+
+NEVER = -1e30
+"""What masks a score in attention: its exponential is 0."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,8 +120,8 @@ def _attention(
     scores = torch.matmul(query * (query.shape[-1] ** -0.5 if scale is None else scale), key.transpose(-2, -1))
     if attn_mask is not None:
         if attn_mask.dtype is torch.bool:
-            attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill(~attn_mask, -math.inf)
-        scores = scores + attn_mask
+            attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill(~attn_mask, NEVER)
+        scores = scores + attn_mask.clamp(min=NEVER)  # 0 times infinity would say nothing
     return torch.matmul(scores.softmax(-1), value)
 
 
@@ -153,7 +156,8 @@ def _unbind(whole: Tensor, dim: int = 0) -> list[Tensor]:
 
 def _bound(exported: torch.export.ExportedProgram, dtype: torch.dtype, device: torch.device | None) -> Graph:
     known = {node: _converted(value, dtype, device) for node, value in _inputs(exported).items()}
-    pixels = next(node for node in known if known[node] is None)
+    (given,) = exported.graph_signature.user_inputs
+    pixels = next(node for node in known if node.name == given)
     made = {pixels: Operation("input", pixels.name, "", _itself, (), {}, (), tuple(pixels.meta["val"].shape))}
 
     def found(argument: Any) -> Any:

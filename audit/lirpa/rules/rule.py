@@ -133,7 +133,7 @@ class Monotone(Affine):
 
 def total(rows: Tensor) -> Tensor:
     """The sum (r,) of each row."""
-    return rows.flatten(1).sum(1)
+    return rows.reshape(len(rows), -1).sum(1)
 
 
 def product(rows: Tensor, values: Tensor) -> Tensor:
