@@ -130,7 +130,7 @@ def _attacked(work: Work, pixels: Tensor, labels: Tensor, norm: Norm, listed: li
         searches: list[tuple[Attack[Any], float]] = [(FMN(norm, steps + 1), torch.inf)]
         searches += [(PGD.of(norm, "margin", steps), eps) for eps in listed]
         for attack, eps in searches:
-            left = (found > eps).nonzero().flatten()
+            left = ((found > eps) | found.isinf()).nonzero().flatten()
             if not len(left):
                 continue
             candidates = _candidates(target, attack, pixels[left], labels[left], seeds[left], eps)

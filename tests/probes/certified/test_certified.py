@@ -44,6 +44,11 @@ def test_accuracies_are_those_of_a_classifier_whose_radii_are_known(certify):
     assert result.values("certified_accuracy") == {"0": 1.0, "0.055": 7 / 12, "0.095": 3 / 12}
     assert result.values("attacked_accuracy") == {"0": 1.0, "0.055": 7 / 12, "0.095": 3 / 12}
     assert result.values("certified_accuracy", "l2") == {"0.11": 7 / 12}  # a step of eps / 2 on each of four pixels
+    attacked, certified = (series.y for series in result.figures["bracket-linf"].series)
+    assert max(high - low for high, low in zip(attacked, certified, strict=True)) <= 2 / 12, (
+        "the nearest image is found"
+    )
+    assert len(set(attacked)) > 8
     assert all(control.passed for control in result.controls.values())
     assert {"known-radius-linf", "no-certificate-broken-linf"} <= set(result.controls)
 
