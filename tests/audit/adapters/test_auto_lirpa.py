@@ -26,7 +26,10 @@ from audit.lirpa.rules.relu import Leaky
 from tests.architectures import FACTORIES, PlainBlock, tiny
 from tests.audit.lirpa.soundness import boxes, points
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("auto_LiRPA") is None, reason="auto_LiRPA is not installed")
+pytestmark = [
+    pytest.mark.slow,  # it changes parts of torch meanwhile: kept apart from the fast tests
+    pytest.mark.skipif(importlib.util.find_spec("auto_LiRPA") is None, reason="auto_LiRPA is not installed"),
+]
 
 SHAPE, CLASSES = (3, 8, 8), 4
 METHODS = ("ibp", "crown-ibp", "crown")

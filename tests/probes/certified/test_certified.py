@@ -118,11 +118,12 @@ def test_vacuous_bounds_are_called_so_with_where_and_from_when(certify):
     assert re.search(r"Bounds first say little at (linear|relu) in \d\.", result.said["vacuous-linf"])
 
 
+@pytest.mark.slow
 def test_a_second_opinion_confirms_and_a_planted_disagreement_voids_the_result(certify, monkeypatch):
     module, pixels = perceptron(), images()
     labels = answers(module, pixels)
 
-    agreed = certify(module, pixels, labels, 3, eps_linf="1/255", norms=("linf", "l2"), eps_l2="0.01")
+    agreed = certify(module, pixels, labels, 3, eps_linf="1/255", norms=("linf", "l2"), eps_l2="0.01", second_opinion=4)
     control = agreed.controls["second-opinion-linf"]
     assert control.passed
     assert (
@@ -136,17 +137,18 @@ def test_a_second_opinion_confirms_and_a_planted_disagreement_voids_the_result(c
         return box_bounds(*args, **kwargs) - 0.01
 
     monkeypatch.setattr("probes.certified.second_opinion.box_bounds", shifted)
-    voided = certify(module, pixels, labels, 3, eps_linf="1/255", seed=1)
+    voided = certify(module, pixels, labels, 3, eps_linf="1/255", seed=1, second_opinion=4)
     assert voided.controls["second-opinion-linf"].observed.startswith("4 of 4 disagree")
     assert voided.status == "inconclusive"
     assert voided.reason.code == "control_failed"
 
 
+@pytest.mark.slow
 def test_without_a_second_opinion_the_reason_is_given(certify, monkeypatch):
     pixels = images()
     module = nn.Sequential(nn.Flatten(), nn.Linear(32, 8), nn.GELU(), nn.Linear(8, 3))
 
-    result = certify(module, pixels, answers(module, pixels), 3, eps_linf="1/255")
+    result = certify(module, pixels, answers(module, pixels), 3, eps_linf="1/255", second_opinion=4)
 
     assert result.status == "measured", result.reason
     assert result.said["no-second-opinion-linf"].startswith(
