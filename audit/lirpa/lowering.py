@@ -7,9 +7,8 @@ operation has one value. What does not depend on the pixels is computed once.
 
 from __future__ import annotations
 
-import contextlib
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from audit.lirpa.graph import Graph, Operation
+from audit.toolkit.modes import evaluating
 
 ATEN = torch.ops.aten
 WHOLE = (
@@ -66,7 +66,7 @@ def lower(model: nn.Module, shape: tuple[int, ...]) -> Program:
     """
     parameter = next(model.parameters(), torch.zeros(()))
     example = torch.full((1, *shape), 0.5, dtype=parameter.dtype, device=parameter.device)
-    with _evaluating(model), warnings.catch_warnings(), torch.no_grad():
+    with evaluating(model), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         try:
             exported = torch.export.export(model, (example,), strict=False)
@@ -74,17 +74,6 @@ def lower(model: nn.Module, shape: tuple[int, ...]) -> Program:
         except Exception as error:
             reason = (str(error).strip().splitlines() or [""])[0][:300]
             raise NotExportable(f"{type(error).__name__}: {reason}{_blamed(error, model)}") from error
-
-
-@contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 def _blamed(error: BaseException, model: nn.Module) -> str:

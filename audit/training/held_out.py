@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from audit.toolkit.modes import evaluating
 from audit.training.config import AdversarialConfig
 from audit.training.feed import Feed
-from audit.training.inner import evaluating, worst_case
+from audit.training.inner import worst_case
 from audit.training.objectives import Objective
 from audit.training.placing import Placed
 

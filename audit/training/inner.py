@@ -8,11 +8,10 @@ Differs from source: the model is in evaluation mode while searched, so that bat
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from audit.attacks import balls
@@ -78,15 +77,3 @@ def _started(pixels: Tensor, norm: Norm, eps: float, generator: torch.Generator)
         share = torch.rand(len(pixels), generator=generator) ** (1 / pixels[0].numel())
         change = change * balls.column(share / balls.length(change, norm), change)
     return pixels + eps * change.to(pixels.device)
-
-
-@contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode; every module is put back into the mode that it was in."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training

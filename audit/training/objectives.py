@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from audit.toolkit.modes import evaluating
 from audit.training.config import AdversarialConfig
-from audit.training.inner import evaluating, worst_case
+from audit.training.inner import worst_case
 from audit.training.placing import Placed
 
 

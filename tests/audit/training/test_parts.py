@@ -7,11 +7,12 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from audit.toolkit.modes import evaluating
 from audit.toolkit.norms import distance, radius_with_slack
 from audit.training import feed
 from audit.training.config import AdversarialConfig, TrainingConfig
 from audit.training.feed import Feed, augmented
-from audit.training.inner import evaluating, worst_case
+from audit.training.inner import worst_case
 from audit.training.log import Epoch
 from audit.training.overfitting import catastrophic
 
