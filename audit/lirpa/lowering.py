@@ -69,11 +69,28 @@ def lower(model: nn.Module, shape: tuple[int, ...]) -> Program:
     with evaluating(model), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         try:
-            exported = torch.export.export(model, (example,), strict=False)
+            exported = torch.export.export(_exportable(model), (example,), strict=False)
             return Program(exported.run_decompositions(_decompositions()))
         except Exception as error:
             reason = (str(error).strip().splitlines() or [""])[0][:300]
             raise NotExportable(f"{type(error).__name__}: {reason}{_blamed(error, model)}") from error
+
+
+class _Constant(nn.Module):
+    """Runs a module whose weights count as constants, as it is not among this one's parts."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.run = module.__call__
+
+    def forward(self, pixels: Tensor) -> Any:
+        return self.run(pixels)
+
+
+def _exportable(model: nn.Module) -> nn.Module:
+    """The module, with weights that are constants where it has TorchScript: those of a loaded one are no `Parameter`."""
+    scripted = any(isinstance(module, torch.jit.ScriptModule) for module in model.modules())
+    return _Constant(model) if scripted else model
 
 
 def _blamed(error: BaseException, model: nn.Module) -> str:
@@ -96,6 +113,12 @@ def _decompositions() -> dict[Any, Callable[..., Any]]:
     table[ATEN.chunk.default] = _chunk
     table[ATEN.unbind.int] = _unbind
     table[ATEN._native_batch_norm_legit_no_training.default] = _batch_norm
+    table[ATEN._convolution.default] = _convolution
+    table[ATEN.prelu.default] = _prelu
+    table[ATEN.max.dim] = _max
+    table[ATEN.min.dim] = _min
+    table[ATEN.max_pool2d_with_indices.default] = _max_pool2d
+    table[ATEN.adaptive_max_pool2d.default] = _adaptive_max_pool2d
     return table
 
 
@@ -123,6 +146,46 @@ def _batch_norm(
     column = (-1, *(1,) * (x.dim() - 2))
     nothing = x.new_empty(0)
     return x * scale.view(column) + shift.view(column), nothing, nothing
+
+
+def _convolution(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: list[int], padding: list[int], dilation: list[int],
+    transposed: bool, output_padding: list[int], groups: int, *_: bool,
+) -> Tensor:  # fmt: skip
+    """As traced programs have it, with flags of cuDNN behind."""
+    if transposed or len(stride) != 2:
+        return ATEN.convolution.default(
+            x, weight, bias, stride, padding, dilation, transposed, output_padding, groups
+        )
+    return ATEN.conv2d.default(x, weight, bias, stride, padding, dilation, groups)
+
+
+def _prelu(x: Tensor, weight: Tensor) -> Tensor:
+    """a x + (1 - a) max(x, 0): lines of the ReLU are lines of this one, and no looser."""
+    slope = weight.view(-1, *(1,) * (x.dim() - 2)) if x.dim() > 1 else weight
+    return slope * x + (1 - slope) * x.relu()
+
+
+def _max(x: Tensor, dim: int, keepdim: bool = False) -> tuple[Tensor, Tensor]:
+    return x.amax(dim, keepdim), x.argmax(dim, keepdim)
+
+
+def _min(x: Tensor, dim: int, keepdim: bool = False) -> tuple[Tensor, Tensor]:
+    return x.amin(dim, keepdim), x.argmin(dim, keepdim)
+
+
+def _max_pool2d(x: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, None]:
+    """The values alone."""
+    return ATEN.max_pool2d.default(x, *args, **kwargs), None
+
+
+def _adaptive_max_pool2d(x: Tensor, sizes: Sequence[int]) -> tuple[Tensor, None]:
+    """The values alone, along one direction after the other."""
+    for dim, count in zip((-2, -1), sizes, strict=True):
+        length = x.shape[dim]
+        cells = [(place * length // count, -(-(place + 1) * length // count)) for place in range(count)]
+        x = torch.cat([x.narrow(dim, start, end - start).amax(dim, keepdim=True) for start, end in cells], dim)
+    return x, None
 
 
 def _split_with_sizes(whole: Tensor, sizes: Sequence[int], dim: int = 0) -> list[Tensor]:

@@ -102,8 +102,21 @@ class Linear(Affine):
         return Pulled((rows @ weight,), rest)
 
 
-class Convolution(Affine):
-    """A convolution in two dimensions with zeros around; of images, the leading 1 being in the place of a batch."""
+class Filters(Affine):
+    """A convolution with zeros around, transposed or not; the leading 1 is in the place of a batch."""
+
+    def interval(self, op: Operation, *operands: Interval) -> Interval:
+        """The filters on the centre, their absolute values on the radius."""
+        (x,) = operands
+        _, weight, bias, *rest = (*op.args, None)[: max(len(op.args), 3)]
+        centre = op.target(x.centre.flatten(0, 1), weight, bias, *rest)
+        reach = x.reach(max(weight[0].numel(), weight[:, 0].numel()) + 2)
+        radius = op.target(reach.flatten(0, 1), weight.abs(), None, *rest)
+        return Interval.around(centre[:, None], radius[:, None])
+
+
+class Convolution(Filters):
+    """In two dimensions, where rows can be about a part of the value."""
 
     def local(self, op: Operation) -> bool:
         """Where padding is given in numbers, and no window meets padding alone."""
@@ -112,15 +125,6 @@ class Convolution(Affine):
             return False
         sides = zip(_pair(padding), dilation, op.args[1].shape[-2:], strict=True)
         return all(pad <= apart * (size - 1) for pad, apart, size in sides)
-
-    def interval(self, op: Operation, *operands: Interval) -> Interval:
-        """The filters on the centre, their absolute values on the radius."""
-        (x,) = operands
-        _, weight, bias, *rest = (*op.args, None)[: max(len(op.args), 3)]
-        centre = op.target(x.centre.flatten(0, 1), weight, bias, *rest)
-        reach = x.reach(weight[0].numel() + 2)
-        radius = op.target(reach.flatten(0, 1), weight.abs(), None, *rest)
-        return Interval.around(centre[:, None], radius[:, None])
 
     def backward(self, op: Operation, rows: Tensor, at: Standing) -> Pulled:
         """The transposed convolution."""
@@ -190,7 +194,7 @@ def _by_place(op: Operation) -> bool:
 
 RULES: dict[str, Rule] = {
     "add": Added(1, 1), "sub": Added(1, -1), "rsub": Added(-1, 1), "neg": Negated(), "linear": Linear(),
-    "conv2d": Convolution(), "mul": Scaled(), "div": Scaled(), "matmul": Product(), "mm": Product(), "bmm": Product(),
+    "conv2d": Convolution(), "conv1d": Filters(), "convolution": Filters(), "mul": Scaled(), "div": Scaled(), "matmul": Product(), "mm": Product(), "bmm": Product(),
     "addmm": Product(1), "baddbmm": Product(1),
 }  # fmt: skip
 """For operators of which one operand depends on the pixels; sums of either."""

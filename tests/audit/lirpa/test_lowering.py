@@ -1,3 +1,5 @@
+import io
+
 import pytest
 import torch
 from torch import nn
@@ -31,6 +33,18 @@ def test_a_graph_answers_as_its_module_does_for_any_number_of_images(module, sha
 
     assert answers.dtype is dtype
     torch.testing.assert_close(answers.float(), module(images), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("compiled", [torch.jit.script, lambda net: torch.jit.trace(net, torch.rand(2, 2, 8, 8))])
+def test_torch_script_from_a_file_is_a_graph_too(compiled):
+    file = io.BytesIO()
+    torch.jit.save(compiled(Residual().eval()), file)
+    file.seek(0)
+    loaded, images = torch.jit.load(file), torch.rand(5, 2, 8, 8)
+
+    answers = lower(nn.Sequential(loaded), (2, 8, 8)).bound(torch.float64).run(images.double())
+
+    torch.testing.assert_close(answers.float(), loaded(images), rtol=1e-5, atol=1e-5)
 
 
 def test_operations_have_one_value_each_and_only_those_that_matter_are_left():

@@ -106,6 +106,11 @@ NORMS = {
     "var": (lambda a: a.var((2, 3)), (3, 2, 2)),
     "var_uncorrected": (lambda a: a.var(1, correction=0, keepdim=True), (3, 2, 2)),
     "std": (lambda a: (a.var(1) + 0.1).sqrt(), (4, 3)),
+    "local_response": (nn.LocalResponseNorm(3, 0.3, 0.75, 1.0), (4, 2, 2)),
+}
+PRELUS = {
+    "prelu": (lambda a: functional.prelu(a, torch.tensor([0.3, -0.2, 1.4])), (3, 2, 2)),
+    "prelu_one": (lambda a: functional.prelu(a, torch.tensor([0.1])), (5,)),
 }
 POOLS = {
     "max_pool": (lambda a: functional.max_pool2d(a, 2), (2, 4, 4)),
@@ -116,12 +121,23 @@ POOLS = {
     "amin": (lambda a: a.amin(1, keepdim=True), (3, 2, 2)),
     "amax_all": (lambda a: a.amax()[None, None], (4,)),
     "max_all": (lambda a: a.max()[None, None], (4,)),
+    "max_over": (lambda a: a.max(1).values, (4, 3)),
+    "min_over": (lambda a: a.min(2, keepdim=True).values, (4, 3)),
+    "max_pool_line": (lambda a: functional.max_pool1d(a, 3, 2, 1), (2, 6)),
+    "max_pool_adaptive": (lambda a: functional.adaptive_max_pool2d(a, (2, 3)), (2, 5, 4)),
+    "max_pool_global": (lambda a: functional.adaptive_max_pool2d(a, 1), (2, 3, 3)),
     "maximum": (torch.maximum, (3, 2), (3, 2)),
     "maximum_spread": (torch.maximum, (3, 1), (1, 2)),
     "minimum": (torch.minimum, (3, 2), (3, 2)),
     "minimum_self": (lambda a: torch.minimum(a, a), (3,)),
 }
-CASES = {**PRODUCTS, **QUOTIENTS, **SOFTMAX, **NORMS, **POOLS}
+FILTERS = {
+    "conv1d": (weighted(nn.Conv1d(2, 4, 3, 2, 1, groups=2)), (2, 5)),
+    "conv3d": (weighted(nn.Conv3d(2, 2, 2)), (2, 2, 3, 3)),
+    "conv_transpose1d": (weighted(nn.ConvTranspose1d(2, 3, 2, 2)), (2, 3)),
+    "conv_transpose2d": (weighted(nn.ConvTranspose2d(2, 4, 3, 2, 1, 1, 2)), (2, 2, 2)),
+}
+CASES = {**PRODUCTS, **QUOTIENTS, **SOFTMAX, **NORMS, **PRELUS, **POOLS, **FILTERS}
 SMOOTH = {**PRODUCTS, **QUOTIENTS, **SOFTMAX, **NORMS}
 
 

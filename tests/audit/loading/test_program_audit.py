@@ -18,7 +18,7 @@ def measured(record: dict) -> dict[str, float]:
 
 
 def test_a_whole_audit_equals_that_of_the_same_network(tmp_path: Path, monkeypatch, capsys) -> None:
-    """Accuracy, calibration and evasion of a scripted, a traced and exported networks, and of their source."""
+    """Accuracy, calibration, attacks and certificates of a scripted, a traced and exported networks, and of their source."""
     network, (pixels, labels) = trained(), coloured()
     np.savez(tmp_path / "data.npz", images=(pixels * 255).byte().numpy(), labels=labels.numpy())
     torch.save(network.state_dict(), tmp_path / "weights.pt")
@@ -35,7 +35,8 @@ def test_a_whole_audit_equals_that_of_the_same_network(tmp_path: Path, monkeypat
     }
     words = ["--data", f"npz:{tmp_path / 'data.npz'}", "--threads", "1", "--device", "cpu", "--allow-code"]
     words += ["--set", "evasion.norms=linf", "--set", "evasion.eps_linf=1/255,4/255", "--set", "evasion.steps=5"]
-    words += ["--set", "evasion.samples=64"]
+    words += ["--set", "evasion.samples=24", "--set", "certified.samples=8"]
+    words += [word for probe in ("accuracy", "calibration", "evasion", "certified") for word in ("--probe", probe)]
     values = {}
     for name, spec in specs.items():
         out = tmp_path / f"run {name}"
@@ -52,7 +53,7 @@ def test_a_whole_audit_equals_that_of_the_same_network(tmp_path: Path, monkeypat
     assert 0 < expected["evasion.robust_accuracy " + _robust(expected)] < expected["accuracy.top1 {}"]
     for found in values.values():
         assert found.keys() == expected.keys()
-        exact = [key for key in expected if key.startswith(("accuracy.", "evasion.robust_accuracy"))]
+        exact = [key for key in expected if key.startswith(("accuracy.", "evasion.robust_accuracy", "certified."))]
         assert {key: found[key] for key in exact} == {key: expected[key] for key in exact}
         for key, value in expected.items():
             assert found[key] == pytest.approx(value, rel=1e-3, abs=1e-4), key
