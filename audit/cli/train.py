@@ -54,7 +54,8 @@ def train(
     """Train a classifier into safetensors, and a record of how.
 
     The same command goes on where it was interrupted, and ends with the same weights. KIND is standard, adversarial
-    (Madry et al. 2018; Wong, Rice & Kolter 2020) or distill (defensive distillation, Papernot et al. 2016).
+    (Madry et al. 2018; Wong, Rice & Kolter 2020), certified (on interval bounds, Gowal et al. 2018; Shi et al. 2021) or
+    distill (defensive distillation, Papernot et al. 2016).
     """
     from audit.cli.progress import make_reporter
     from audit.engine.budget import parse_duration
@@ -102,6 +103,7 @@ def told(record: TrainingRecord, out: Path, record_file: Path, model: ModelReque
     log = record.trainings[-1]
     kept = log.epochs[log.kept_epoch - 1]
     robust = f"; {_quick(log, kept.robust_accuracy)}" if kept.robust_accuracy is not None else ""
+    robust += f"; {_bounded(log, kept.certified_accuracy)}" if kept.certified_accuracy is not None else ""
     rows = [
         ("trained", f"{record.subject.spec}, {log.name}: {len(log.epochs)} of {log.config['epochs']} epochs "
                     f"({log.ending.replace('_', ' ')}), on {log.n_train} images"),
@@ -124,6 +126,14 @@ def _quick(log: TrainingLog, robust: float) -> str:
     n, config = min(ATTACKED, log.n_held_out), log.config
     within = f"{config['norm']} {config['eps']}"
     return f"at most {robust:.1%} of {n} of them withstand {STEPS} steps of PGD within {within}, which chose the epoch"
+
+
+def _bounded(log: TrainingLog, certified: float) -> str:
+    """What the bounds by which the epoch was chosen say: they are computed in float32, and on few images."""
+    from audit.training.held_out import BOUNDED
+
+    n, eps = min(BOUNDED, log.n_held_out), log.config["eps"]
+    return f"bounds hold for {certified:.1%} of {n} of them within linf {eps}, which chose the epoch"
 
 
 def share_text(share: Share) -> str:

@@ -12,12 +12,16 @@ class Kind(StrEnum):
 
     STANDARD = "standard"
     ADVERSARIAL = "adversarial"
+    CERTIFIED = "certified"
     DISTILL = "distill"
 
 
 Recipe = Annotated[
     Kind,
-    typer.Argument(help="On labels, on worst-case images (PGD or FGSM), or on a teacher's answers.", metavar="KIND"),
+    typer.Argument(
+        help="On labels, on worst-case images (PGD or FGSM), on bounds (IBP and others), or on a teacher's answers.",
+        metavar="KIND",
+    ),
 ]
 Model = Annotated[
     str,
@@ -44,14 +48,20 @@ LearningRate = Annotated[
     float | None, typer.Option("--learning-rate", metavar="X", help="Highest; 2e-3 with adamw, 0.1 with sgd.")
 ]
 Eps = Annotated[
-    str | None, typer.Option("--eps", metavar="R", help="adversarial: radius, such as 8/255 (the default) or 0.3.")
+    str | None,
+    typer.Option("--eps", metavar="R", help="adversarial, certified: radius, such as 8/255 (the default) or 0.3."),
 ]
 NormName = Annotated[
     str | None, typer.Option("--norm", metavar="NORM", help="adversarial: linf (the default), l2 or l1.")
 ]
 Method = Annotated[
     str | None,
-    typer.Option("--recipe", metavar="HOW", help="adversarial: pgd (the default), or fgsm-rs, several times faster."),
+    typer.Option(
+        "--recipe",
+        metavar="HOW",
+        help="adversarial: pgd (the default), or fgsm-rs, several times faster; certified: ibp (the default), "
+        "crown-ibp, mtl-ibp or sabr.",
+    ),
 ]
 Temperature = Annotated[
     float | None, typer.Option("--temperature", metavar="T", help="distill: of teacher and student; 100 by default.")

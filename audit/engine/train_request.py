@@ -10,7 +10,7 @@ from typing import Any, Literal
 from audit.errors import UsageError
 from audit.loading.models import ModelRequest
 
-Kind = Literal["standard", "adversarial", "distill"]
+Kind = Literal["standard", "adversarial", "certified", "distill"]
 
 
 @dataclass(frozen=True, slots=True)

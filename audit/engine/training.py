@@ -24,17 +24,19 @@ from audit.loading.untrained import TRAINABLE
 from audit.loading.weights import digest_of
 from audit.schema import SubjectInfo, dump_json
 from audit.toolkit.writing import write_whole, writing_alone
-from audit.training.config import AdversarialConfig, DistillationConfig, TrainingConfig
+from audit.training.config import AdversarialConfig, CertifiedConfig, DistillationConfig, TrainingConfig
 from audit.training.loop import Task, Trained, train
-from audit.training.recipes import adversarial, filled, standard, student, teacher
+from audit.training.recipes import adversarial, certified, filled, standard, student, teacher
 from audit.training.record import Test, TrainingRecord
 
 T = TypeVar("T")
 CONFIGS: Mapping[str, type[TrainingConfig]] = {
-    "standard": TrainingConfig, "adversarial": AdversarialConfig, "distill": DistillationConfig,
+    "standard": TrainingConfig, "adversarial": AdversarialConfig, "certified": CertifiedConfig,
+    "distill": DistillationConfig,
 }  # fmt: skip
 NAMES: Mapping[Kind, tuple[str, ...]] = {
-    "standard": ("training",), "adversarial": ("training",), "distill": ("teacher", "student"),
+    "standard": ("training",), "adversarial": ("training",), "certified": ("training",),
+    "distill": ("teacher", "student"),
 }  # fmt: skip
 """Of the trainings of each kind."""
 OF_LABELS = frozenset({"class_names", "class_count"})
@@ -160,6 +162,9 @@ class _Work:
     def _plain(self) -> list[Trained]:
         if isinstance(self.config, AdversarialConfig):
             return [self._train(adversarial(self.model, self.split, self.config))]
+        if isinstance(self.config, CertifiedConfig):
+            own = self.config.initial if self.request.model.weights is None else "own"
+            return [self._train(certified(self.model, self.split, self.config.model_copy(update={"initial": own})))]
         return [self._train(standard(self.model, self.split, self.config))]
 
     def _distilled(self) -> list[Trained]:

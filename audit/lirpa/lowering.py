@@ -8,7 +8,7 @@ operation has one value. What does not depend on the pixels is computed once.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +55,16 @@ class Program:
             device: of the constants; None for where the weights are.
         """
         with torch.no_grad():
-            return _bound(self.exported, dtype, device)
+            return _bound(self.exported, dtype, device, {})
+
+    def of(self, weights: Mapping[str, Tensor], dtype: torch.dtype = torch.float32) -> Graph:
+        """The graph with other weights, by which whatever is computed from it can be differentiated.
+
+        Args:
+            weights: parameters and buffers by name, as in a state dict; those exported where there is none.
+            dtype: in which everything is computed.
+        """
+        return _bound(self.exported, dtype, None, weights)
 
 
 def lower(model: nn.Module, shape: tuple[int, ...]) -> Program:
@@ -88,7 +97,7 @@ class _Constant(nn.Module):
 
 
 def _exportable(model: nn.Module) -> nn.Module:
-    """The module, with weights that are constants where it has TorchScript: those of a loaded one are no `Parameter`."""
+    """The module; one with TorchScript counts as constant, as weights of a loaded program are no `Parameter`."""
     scripted = any(isinstance(module, torch.jit.ScriptModule) for module in model.modules())
     return _Constant(model) if scripted else model
 
@@ -148,20 +157,18 @@ def _batch_norm(
     return x * scale.view(column) + shift.view(column), nothing, nothing
 
 
-def _convolution(
-    x: Tensor, weight: Tensor, bias: Tensor | None, stride: list[int], padding: list[int], dilation: list[int],
-    transposed: bool, output_padding: list[int], groups: int, *_: bool,
-) -> Tensor:  # fmt: skip
+def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *geometry: Any) -> Tensor:
     """As traced programs have it, with flags of cuDNN behind."""
+    stride, padding, dilation, transposed, _, groups, *_ = geometry
     if transposed or len(stride) != 2:
-        return ATEN.convolution.default(
-            x, weight, bias, stride, padding, dilation, transposed, output_padding, groups
-        )
-    return ATEN.conv2d.default(x, weight, bias, stride, padding, dilation, groups)
+        general: Tensor = ATEN.convolution.default(x, weight, bias, *geometry[:6])
+        return general
+    flat: Tensor = ATEN.conv2d.default(x, weight, bias, stride, padding, dilation, groups)
+    return flat
 
 
 def _prelu(x: Tensor, weight: Tensor) -> Tensor:
-    """a x + (1 - a) max(x, 0): lines of the ReLU are lines of this one, and no looser."""
+    """A x + (1 - a) max(x, 0): lines of the ReLU are lines of this one, and no looser."""
     slope = weight.view(-1, *(1,) * (x.dim() - 2)) if x.dim() > 1 else weight
     return slope * x + (1 - slope) * x.relu()
 
@@ -206,8 +213,13 @@ def _unbind(whole: Tensor, dim: int = 0) -> list[Tensor]:
     return [ATEN.select.int(whole, dim, place) for place in range(whole.shape[dim])]
 
 
-def _bound(exported: torch.export.ExportedProgram, dtype: torch.dtype, device: torch.device | None) -> Graph:
-    known = {node: _converted(value, dtype, device) for node, value in _inputs(exported).items()}
+def _bound(
+    exported: torch.export.ExportedProgram,
+    dtype: torch.dtype,
+    device: torch.device | None,
+    weights: Mapping[str, Tensor],
+) -> Graph:
+    known = {node: _converted(value, dtype, device) for node, value in _inputs(exported, weights).items()}
     (given,) = exported.graph_signature.user_inputs
     pixels = next(node for node in known if node.name == given)
     made = {pixels: Operation("input", pixels.name, "", _itself, (), {}, (), tuple(pixels.meta["val"].shape))}
@@ -232,9 +244,9 @@ def _bound(exported: torch.export.ExportedProgram, dtype: torch.dtype, device: t
     return Graph(tuple(_alive(made, pixels, next(node for node in exported.graph.nodes if node.name == name))))
 
 
-def _inputs(exported: torch.export.ExportedProgram) -> dict[Node, Any]:
+def _inputs(exported: torch.export.ExportedProgram, weights: Mapping[str, Tensor]) -> dict[Node, Any]:
     """What every placeholder stands for; None for the pixels."""
-    signature, state = exported.graph_signature, exported.state_dict
+    signature, state = exported.graph_signature, {**exported.state_dict, **weights}
     found: dict[Node, Any] = {}
     for node in exported.graph.nodes:
         if node.op != "placeholder":

@@ -99,6 +99,58 @@ class AdversarialConfig(TrainingConfig):
         return self.step if self.step is not None else {"pgd": 0.25, "fgsm-rs": 1.25}[self.recipe]
 
 
+class CertifiedConfig(TrainingConfig):
+    """Of training on bounds."""
+
+    recipe: Literal["ibp", "crown-ibp", "mtl-ibp", "sabr"] = "ibp"
+    """ibp (interval bounds, Gowal et al. 2018, arXiv 1810.12715), crown-ibp (tighter ones at first, with the fused loss
+    of Xu et al. 2020, arXiv 2002.12920), mtl-ibp (a mixture with attacked images, De Palma et al. 2024, arXiv
+    2305.13991) or sabr (small boxes around attacked images, Müller et al. 2023, arXiv 2210.04871)."""
+    eps: Annotated[str, BeforeValidator(str)] = "8/255"
+    """Radius in Linf, in units of the pixel range, such as 8/255 or 0.3."""
+    warm_up: float = Field(0.02, ge=0, lt=1)
+    """Share of all steps before the radius begins to widen."""
+    ramp: float = Field(0.5, gt=0, le=1)
+    """Share of all steps after which it is whole."""
+    initial: Literal["narrow", "own"] = "narrow"
+    """Initial weights: narrow ones in place of the architecture's, under which intervals keep their width (Shi et al.
+    2021, arXiv 2103.17268), or its own; with --from always those given."""
+    penalty: float = Field(0.5, ge=0)
+    """Weight of the penalty on wide intervals and one-sided ReLUs while the radius widens (Shi et al. 2021)."""
+    weight: float = Field(0.5, gt=0, le=1)
+    """mtl-ibp: of the bound, the rest being of attacked images; about 0.01 for radii like 2/255."""
+    box: float = Field(0.4, gt=0, le=1)
+    """sabr: size of the boxes over the radius; about 0.1 for radii like 2/255, 0.7 for 8/255."""
+    steps: int = Field(8, ge=1)
+    """Of the attacks of mtl-ibp and sabr."""
+    step: float = Field(0.25, gt=0)
+    """Length of a step over the radius."""
+    l1: float = Field(0.0, ge=0)
+    """Weight of the sum of all weights' sizes."""
+    learning_rate: float | None = Field(None, gt=0)
+    """At its highest; 2e-3 with adamw, 0.1 with sgd."""
+    clip: float = Field(10.0, gt=0)
+    """Longest gradient, in L2 over all weights; longer ones are shortened to it."""
+    precision: Literal["float32"] = "float32"
+    """Bounds are float32."""
+    compile: Literal["off"] = "off"
+    """Bounds are not compiled."""
+
+    @model_validator(mode="after")
+    def _radius_and_its_way(self) -> CertifiedConfig:
+        if parse_eps(self.eps, "linf") == 0:
+            raise ValueError(f"Expected a radius above 0, got {self.eps}. Use `audit train standard` for none.")
+        if self.warm_up >= self.ramp:
+            raise ValueError(f"Expected warm_up below ramp, got {self.warm_up:g} and {self.ramp:g}. Lower warm_up.")
+        object.__setattr__(self, "eps", canonical_eps(self.eps, "linf"))
+        return self
+
+    @property
+    def radius(self) -> float:
+        """The radius as a number."""
+        return parse_eps(self.eps, "linf")
+
+
 class DistillationConfig(TrainingConfig):
     """Of training on a teacher's answers."""
 

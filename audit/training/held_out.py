@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from audit.toolkit.modes import evaluating
+from audit.training.bounded import Bounded
 from audit.training.config import AdversarialConfig
 from audit.training.feed import Feed
 from audit.training.inner import worst_case
@@ -18,6 +19,8 @@ from audit.training.placing import Placed
 
 ATTACKED, STEPS = 512, 10
 """Images that are attacked after an epoch of adversarial training, and with how many steps."""
+BOUNDED = 256
+"""Images that are bounded after an epoch of certified training."""
 ANSWERED = 32
 WORST = 1e30
 """Loss of a model that answers NaN: a number, and worse than any other."""
@@ -63,6 +66,14 @@ class HeldOut:
                         right += int((self.placed.exact(images).argmax(dim=1) == labels).sum())
                 found[key] = right / n
         return found
+
+    def bounded(self, objective: Bounded) -> dict[str, float]:
+        """Accuracy that bounds leave to the first images, within the radius that is trained for."""
+        right, n = 0, min(BOUNDED, len(self.images))
+        with evaluating(self.placed.model), torch.no_grad():
+            for pixels, labels in self.images.batches(torch.arange(n), max(1, self.at_once // 2)):
+                right += int(objective.certified(self.placed, pixels, labels).sum())
+        return {"certified_accuracy": right / n}
 
     @property
     def n_attacked(self) -> int:

@@ -36,6 +36,8 @@ class Epoch(Frozen):
     held_out_accuracy: float
     robust_accuracy: float | None = None
     """On worst-case images of held-out ones, found by PGD: a signal for choosing, not a claim of robustness."""
+    certified_accuracy: float | None = None
+    """On held-out images, by interval bounds and CROWN-IBP in float32: a signal for choosing, not a proof."""
     single_step_accuracy: float | None = None
     """The same by one step of the whole radius; far above `robust_accuracy` after catastrophic overfitting."""
 
@@ -45,7 +47,7 @@ class TrainingLog(Frozen):
 
     name: str
     """`training`, or `teacher` and `student`."""
-    kind: Literal["standard", "adversarial", "distillation"]
+    kind: Literal["standard", "adversarial", "certified", "distillation"]
     config: dict[str, Any]
     n_train: int
     n_held_out: int
@@ -57,7 +59,7 @@ class TrainingLog(Frozen):
     """Over all tensors of the epoch that was kept."""
     epochs: tuple[Epoch, ...]
     kept_epoch: int
-    """The best on held-out images: by robust accuracy where there is one, else by accuracy, then by loss."""
+    """The best on held-out images: by robust or certified accuracy where there is one, else accuracy, then by loss."""
     ending: Ending
     held_out: Share
     """Accuracy of the epoch kept. The epoch was chosen by it, so it is a little too high."""

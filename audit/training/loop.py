@@ -20,18 +20,19 @@ from audit.schema import dump_json
 from audit.toolkit.statistics import proportion
 from audit.toolkit.tensors import tensors_of, tensors_sha256
 from audit.training import state as states
-from audit.training.config import AdversarialConfig, TrainingConfig
+from audit.training.bounded import Bounded
+from audit.training.config import AdversarialConfig, CertifiedConfig, TrainingConfig
 from audit.training.context import TrainingContext
 from audit.training.feed import Feed, augmented
 from audit.training.held_out import WORST, HeldOut
 from audit.training.log import Ending, Epoch, Share, TrainingLog
-from audit.training.objectives import Objective
+from audit.training.objectives import Objective, Shown
 from audit.training.optimizing import learning_rate, optimizer_of
 from audit.training.overfitting import catastrophic
 from audit.training.placing import Placed
 
 FEWEST_IMAGES = 20
-Kind = Literal["standard", "adversarial", "distillation"]
+Kind = Literal["standard", "adversarial", "certified", "distillation"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -171,9 +172,11 @@ class _Training:
         self.placed.model.train()
         draws = ctx.torch_generator(f"{name}/model")
         for pixels, labels in self.images.batches(order, config.batch_size, drop_single=True):
-            rate = learning_rate(config, ((epoch - 1) * self.steps + step) / (config.epochs * self.steps))
+            done = ((epoch - 1) * self.steps + step) / (config.epochs * self.steps)
+            rate = learning_rate(config, done)
             with _own_randomness(ctx.device, draws):
-                loss, hits = self._step(augmented(pixels, config.augmentation, generator), labels, rate, generator)
+                images = augmented(pixels, config.augmentation, generator)
+                loss, hits = self._step(Shown(images, labels, generator, done), rate)
             total += loss * len(labels)
             right += hits.sum()
             shown, step = shown + len(labels), step + 1
@@ -191,13 +194,13 @@ class _Training:
             f"Expected {self.task.name} to keep a finite loss, got {got}. Lower the learning rate (now {rate:g})."
         )
 
-    def _step(self, pixels: Tensor, labels: Tensor, rate: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _step(self, shown: Shown, rate: float) -> tuple[Tensor, Tensor]:
         """One step of the optimizer; the loss before it, and which images were right."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         with torch.inference_mode(mode=False), torch.enable_grad():
-            loss, hits = self.task.objective.loss(self.placed, pixels, labels, generator)
+            loss, hits = self.task.objective.loss(self.placed, shown)
             if not loss.requires_grad:
                 raise TrainingError(
                     "Expected logits that depend on the weights in a way that can be differentiated, got none. Train a "
@@ -212,6 +215,8 @@ class _Training:
         found, config = self.held_out.look(), self.task.config
         if isinstance(config, AdversarialConfig):
             found |= self.held_out.attacked(config, lambda: self.ctx.torch_generator(f"{self.task.name}/attacked"))
+        if isinstance(self.task.objective, Bounded):
+            found |= self.held_out.bounded(self.task.objective)
         return found
 
     def _note(self, epoch: Epoch) -> None:
@@ -220,13 +225,26 @@ class _Training:
         kept = next((found for found in state.epochs if found.epoch == state.kept_epoch), None)
         state.epochs.append(epoch)
         state.model = {name: tensor.detach() for name, tensor in tensors_of(self.placed.model).items()}
-        if kept is None or _merit(epoch) > _merit(kept):
+        if kept is None or self._merit(epoch) > self._merit(kept):
             state.kept_epoch = epoch.epoch
             state.best = {name: tensor.clone() for name, tensor in state.model.items()}
             state.answers = self.held_out.answers()
         state.optimizer = self.optimizer.state_dict()
         if self.file is not None:
             states.save(state, self.file, self.fingerprint)
+
+    def _merit(self, epoch: Epoch) -> tuple[float, ...]:
+        """What an epoch is kept by: certified or robust accuracy where there is one, else accuracy; then a small loss.
+
+        Of certified training, what was reached before the radius was whole comes last: where bounds say nothing yet,
+        they tell no epoch from another.
+        """
+        config = self.task.config
+        if isinstance(config, CertifiedConfig):
+            whole = epoch.epoch >= config.ramp * config.epochs
+            return float(whole), epoch.certified_accuracy or 0.0, -epoch.held_out_loss
+        share = epoch.held_out_accuracy if epoch.robust_accuracy is None else epoch.robust_accuracy
+        return share, -epoch.held_out_loss
 
     def _over(self) -> bool:
         """Whether no further epoch follows; `ending` says why."""
@@ -292,9 +310,3 @@ def _own_randomness(device: torch.device, draws: torch.Generator) -> Iterator[No
             with torch.cuda.device(place):
                 torch.cuda.manual_seed(seed)
         yield
-
-
-def _merit(epoch: Epoch) -> tuple[float, float]:
-    """What an epoch is kept by: robust accuracy where there is one, else accuracy; then a small loss."""
-    share = epoch.held_out_accuracy if epoch.robust_accuracy is None else epoch.robust_accuracy
-    return share, -epoch.held_out_loss

@@ -16,10 +16,27 @@ from audit.training.inner import worst_case
 from audit.training.placing import Placed
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Shown:
+    """A batch of a training.
+
+    Attributes:
+        pixels: (n, c, h, w) in [0, 1], augmented.
+        labels: (n,).
+        generator: on the CPU, for whatever is drawn.
+        done: share of all steps before this one, in [0, 1).
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    generator: torch.Generator
+    done: float
+
+
 class Objective(Protocol):
     """Gives the loss of a batch, and the loss by which held-out images are judged."""
 
-    def loss(self, placed: Placed, pixels: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def loss(self, placed: Placed, shown: Shown) -> tuple[Tensor, Tensor]:
         """Mean loss, with the graph, and which rows (n,) the model had right, on the images that it was shown."""
 
     def held_out(self, logits: Tensor, pixels: Tensor, labels: Tensor) -> Tensor:
@@ -38,11 +55,11 @@ class Labels:
     smoothing: float = 0.0
     temperature: float = 1.0
 
-    def loss(self, placed: Placed, pixels: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def loss(self, placed: Placed, shown: Shown) -> tuple[Tensor, Tensor]:
         """See `Objective`."""
-        logits = placed(pixels)
-        loss = cross_entropy(logits / self.temperature, labels, label_smoothing=self.smoothing)
-        return loss, logits.argmax(dim=1) == labels
+        logits = placed(shown.pixels)
+        loss = cross_entropy(logits / self.temperature, shown.labels, label_smoothing=self.smoothing)
+        return loss, logits.argmax(dim=1) == shown.labels
 
     def held_out(self, logits: Tensor, pixels: Tensor, labels: Tensor) -> Tensor:
         """See `Objective`."""
@@ -55,17 +72,18 @@ class WorstCase:
 
     config: AdversarialConfig
 
-    def loss(self, placed: Placed, pixels: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def loss(self, placed: Placed, shown: Shown) -> tuple[Tensor, Tensor]:
         """See `Objective`."""
         config = self.config
         steps = config.steps if config.recipe == "pgd" else 1
         with evaluating(placed.model):
             images = worst_case(
-                placed, pixels, labels, norm=config.norm, eps=config.radius, steps=steps, step=config.relative_step,
-                generator=generator,
+                placed, shown.pixels, shown.labels, norm=config.norm, eps=config.radius, steps=steps,
+                step=config.relative_step, generator=shown.generator,
             )  # fmt: skip
         logits = placed(images)
-        return cross_entropy(logits, labels, label_smoothing=config.label_smoothing), logits.argmax(dim=1) == labels
+        loss = cross_entropy(logits, shown.labels, label_smoothing=config.label_smoothing)
+        return loss, logits.argmax(dim=1) == shown.labels
 
     def held_out(self, logits: Tensor, pixels: Tensor, labels: Tensor) -> Tensor:
         """See `Objective`."""
@@ -87,10 +105,11 @@ class Teacher:
     answers: Callable[[Tensor], Tensor]
     temperature: float
 
-    def loss(self, placed: Placed, pixels: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def loss(self, placed: Placed, shown: Shown) -> tuple[Tensor, Tensor]:
         """See `Objective`."""
-        logits = placed(pixels)
-        return cross_entropy(logits / self.temperature, self._soft(pixels)), logits.argmax(dim=1) == labels
+        logits = placed(shown.pixels)
+        loss = cross_entropy(logits / self.temperature, self._soft(shown.pixels))
+        return loss, logits.argmax(dim=1) == shown.labels
 
     def held_out(self, logits: Tensor, pixels: Tensor, labels: Tensor) -> Tensor:
         """See `Objective`."""

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from audit.api import DataSplit
 from audit.toolkit.tensors import tensors_of, tensors_sha256
-from audit.training.config import AdversarialConfig, DistillationConfig, TrainingConfig
+from audit.training.bounded import Bounded, graph_of, program_of
+from audit.training.config import AdversarialConfig, CertifiedConfig, DistillationConfig, TrainingConfig
 from audit.training.loop import Task
 from audit.training.objectives import Labels, Teacher, WorstCase
+from audit.training.preparing import begin_narrow
 
 
 def standard(model: nn.Module, split: DataSplit, config: TrainingConfig, name: str = "training") -> Task:
@@ -32,6 +34,21 @@ def adversarial(model: nn.Module, split: DataSplit, config: AdversarialConfig, n
     held-out images as in Rice, Wong & Kolter 2020, arXiv 2002.11569 (robust overfitting).
     """
     return Task("adversarial", model, split, config, WorstCase(config), name)
+
+
+def certified(model: nn.Module, split: DataSplit, config: CertifiedConfig, name: str = "training") -> Task:
+    """Training on bounds of the loss, see `bounded`.
+
+    Raises:
+        TrainingError: when the network cannot be bounded.
+    """
+    shape = tuple(split.batch(0, 1).pixels.shape[1:])
+    program = program_of(model, shape)
+    if config.initial == "narrow":
+        model = copy.deepcopy(model)
+        generator = torch.Generator().manual_seed(int(tensors_sha256(tensors_of(model))[:15], 16))
+        begin_narrow(model, graph_of(program, model, {}), generator)
+    return Task("certified", model, split, config, Bounded(config), name)
 
 
 def teacher(model: nn.Module, split: DataSplit, config: DistillationConfig, name: str = "teacher") -> Task:

@@ -27,7 +27,7 @@ class Bent(Elementwise):
         """The least upper line, and the lower one nearer in area."""
         left, zero = self.left(op), torch.zeros_like(x.lo)
         bent = (x.lo < 0) & (x.hi > 0)
-        share = torch.where(bent, x.hi / (x.hi - x.lo), (x.lo >= 0).to(x.lo))
+        share = torch.where(bent, x.hi / torch.where(bent, x.hi - x.lo, 1.0), (x.lo >= 0).to(x.lo))
         upper = left + (1 - left) * share
         lower = torch.where((x.lo >= 0) | (bent & (x.hi > -x.lo)), 1.0, torch.full_like(zero, left))
         return Lines(lower, zero, upper, torch.where(bent, (left - upper) * x.lo, 0.0), bent)

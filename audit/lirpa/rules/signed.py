@@ -194,7 +194,7 @@ def _by_place(op: Operation) -> bool:
 
 RULES: dict[str, Rule] = {
     "add": Added(1, 1), "sub": Added(1, -1), "rsub": Added(-1, 1), "neg": Negated(), "linear": Linear(),
-    "conv2d": Convolution(), "conv1d": Filters(), "convolution": Filters(), "mul": Scaled(), "div": Scaled(), "matmul": Product(), "mm": Product(), "bmm": Product(),
-    "addmm": Product(1), "baddbmm": Product(1),
+    "conv2d": Convolution(), "conv1d": Filters(), "convolution": Filters(), "mul": Scaled(), "div": Scaled(),
+    "matmul": Product(), "mm": Product(), "bmm": Product(), "addmm": Product(1), "baddbmm": Product(1),
 }  # fmt: skip
 """For operators of which one operand depends on the pixels; sums of either."""
