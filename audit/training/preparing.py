@@ -65,7 +65,7 @@ def _one_sided(operand: Interval) -> Tensor:
     off_centre = (centre - centre.mean()).square()
     on, off = operand.lo > 0, operand.hi < 0
     ratios = ((centre * on).mean() / -(centre * off).mean(), (off_centre * on).sum() / (off_centre * off).sum())
-    if not all(bool(ratio.isfinite()) and float(ratio) > 0 for ratio in ratios):
+    if not all(bool(ratio.isfinite()) and bool(ratio > 0) for ratio in ratios):
         return centre.new_zeros(())  # one side has none: nothing to compare
     return torch.stack([(TOLERANCE - torch.minimum(ratio, 1 / ratio)).relu() / TOLERANCE for ratio in ratios]).sum()
 

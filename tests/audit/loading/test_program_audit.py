@@ -18,7 +18,7 @@ def measured(record: dict) -> dict[str, float]:
 
 
 def test_a_whole_audit_equals_that_of_the_same_network(tmp_path: Path, monkeypatch, capsys) -> None:
-    """Accuracy, calibration, attacks and certificates of a scripted, a traced and exported networks, and of their source."""
+    """All figures of a scripted, a traced and two exported networks are those of their source."""
     network, (pixels, labels) = trained(), coloured()
     np.savez(tmp_path / "data.npz", images=(pixels * 255).byte().numpy(), labels=labels.numpy())
     torch.save(network.state_dict(), tmp_path / "weights.pt")

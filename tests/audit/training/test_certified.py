@@ -1,0 +1,216 @@
+"""Training on bounds: what it reaches, beside what a training without reaches, and its parts."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from audit.errors import TrainingError
+from audit.lirpa.certify import Certifier
+from audit.lirpa.intervals import propagate
+from audit.lirpa.lowering import lower
+from audit.lirpa.region import Region
+from audit.toolkit.modes import evaluating
+from audit.training.batch_statistics import recorded
+from audit.training.bounded import graph_of, program_of
+from audit.training.config import CertifiedConfig, TrainingConfig
+from audit.training.loop import train
+from audit.training.preparing import begin_narrow, penalty
+from audit.training.recipes import certified, filled, standard
+from audit.training.widening import share_of_radius
+
+EPS = "0.12"
+SETTINGS = {"epochs": 12, "batch_size": 32, "eps": EPS}
+
+
+def proven(model, split, eps=float(EPS)):
+    """Share of images certified by interval bounds or CROWN-IBP in float64."""
+    batch = split.batch(0, len(split))
+    graph = lower(model, tuple(batch.pixels.shape[1:])).bound(torch.float64)
+    radii = torch.full((len(batch.labels),), eps, dtype=torch.float64)
+    holds = Certifier(graph, "linf", ("ibp", "crown-ibp")).certified(
+        batch.pixels.double(), batch.labels, radii, torch.zeros_like(radii)
+    )
+    return float(holds.double().mean())
+
+
+@pytest.fixture
+def plain(model, split, context):
+    trained = train(standard(model, split, TrainingConfig(epochs=12, batch_size=32)), context())
+    return proven(filled(model, trained.weights), split)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"recipe": "crown-ibp"},
+        {"recipe": "sabr", "box": 0.7},
+        pytest.param({"recipe": "mtl-ibp", "weight": 0.7}, marks=pytest.mark.slow),
+        pytest.param({"l1": 1e-5, "penalty": 0}, marks=pytest.mark.slow),
+    ],
+)
+def test_it_gives_certificates_that_a_training_without_does_not(model, split, context, plain, settings):
+    trained = train(certified(model, split, CertifiedConfig(**SETTINGS, **settings)), context())
+    found = proven(filled(model, trained.weights), split)
+    assert found > plain + 0.25
+    log = trained.log
+    assert (log.kind, log.config["recipe"]) == ("certified", settings.get("recipe", "ibp"))
+    kept = log.epochs[log.kept_epoch - 1]
+    assert log.kept_epoch >= 6, "the radius was whole from the sixth on"
+    assert kept.certified_accuracy == max(epoch.certified_accuracy for epoch in log.epochs[5:])
+    assert kept.certified_accuracy == pytest.approx(found, abs=0.2)
+
+
+def test_interrupted_it_ends_with_the_same_weights(model, split, context, tmp_path):
+    task = certified(model, split, CertifiedConfig(epochs=4, batch_size=64, eps=EPS))
+    whole = train(task, context())
+    with pytest.raises(KeyboardInterrupt):
+        train(task, context(stop=13), state_file=tmp_path / "state")
+    again = train(certified(model, split, CertifiedConfig(epochs=4, batch_size=64, eps=EPS)), context(),
+                  state_file=tmp_path / "state")  # fmt: skip
+    assert again.log == whole.log
+
+
+def test_a_model_and_its_own_weights_are_left_alone(model, split, context):
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    own = certified(model, split, CertifiedConfig(**SETTINGS, initial="own"))
+    assert own.model is model
+    certified(model, split, CertifiedConfig(**SETTINGS))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+class Sorted(nn.Module):
+    """Sorts, of which no bounds are known."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(36, 4)
+
+    def forward(self, pixels):
+        return self.head(pixels.flatten(1).sort(1).values)
+
+
+class Branching(nn.Module):
+    """Decides by the pixels, and so is no fixed graph."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(36, 4)
+
+    def forward(self, pixels):
+        return self.head(pixels.flatten(1)) * (1 if pixels.mean() > 0.5 else 2)
+
+
+@pytest.mark.parametrize("network", [Sorted(), Branching()])
+def test_a_network_without_bounds_is_refused_before_the_first_step(network, split):
+    with pytest.raises(TrainingError, match="Expected a network whose bounds can be trained, got one without"):
+        certified(network, split, CertifiedConfig(**SETTINGS))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"eps": "0"}, "Expected a radius above 0"),
+        ({"warm_up": 0.5}, "Expected warm_up below ramp"),
+        ({"compile": "on"}, "off"),
+        ({"precision": "bfloat16"}, "float32"),
+        ({"norm": "l2"}, "norm"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(settings, words):
+    with pytest.raises(ValueError, match=words):
+        CertifiedConfig(**settings)
+
+
+def test_the_radius_widens_without_a_jump_or_a_kink():
+    places = [place / 1000 for place in range(1001)]
+    shares = [share_of_radius(place, 0.1, 0.6) for place in places]
+    steps = [after - before for before, after in itertools.pairwise(shares)]
+    assert set(shares[:101]) == {0.0}
+    assert set(shares[600:]) == {1.0}
+    assert all(step >= 0 for step in steps)
+    assert max(steps) < 2.5 / 500  # linear, it would be 1 / 500 everywhere
+    bends = [abs(after - before) for before, after in itertools.pairwise(steps[:598])]
+    assert max(bends) < max(steps) / 20
+
+
+def test_statistics_of_the_batch_make_the_graph_answer_as_training_does(model, split):
+    images = split.batch(0, 50).pixels
+    model[4].p = 0.0
+    model.train()
+    with recorded(model) as statistics:
+        logits = model(images)
+    assert set(statistics) == {"1.running_mean", "1.running_var"}
+    program = program_of(model, (1, 6, 6))
+    assert model.training
+    graph = graph_of(program, model, statistics)
+    torch.testing.assert_close(graph.run(images), logits, rtol=1e-4, atol=1e-5)
+    gradients = [
+        torch.autograd.grad(each.square().sum(), model[0].weight, retain_graph=True)
+        for each in (logits, graph.run(images))
+    ]
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-3, atol=1e-3)
+    with evaluating(model):
+        torch.testing.assert_close(graph_of(program, model, {}).run(images), model(images), rtol=1e-4, atol=1e-5)
+
+
+class Deep(nn.Module):
+    """Ten layers, two of them after sums of branches."""
+
+    def __init__(self, width=64):
+        super().__init__()
+        self.first = nn.Linear(64, width)
+        self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(8))
+        self.last = nn.Linear(width, 3)
+
+    def forward(self, pixels):
+        values = self.first(pixels.flatten(1)).relu()
+        for place, layer in enumerate(self.layers):
+            found = layer(values)
+            values = (found + values).relu() if place in (2, 5) else found.relu()
+        return self.last(values)
+
+
+def test_narrow_weights_keep_the_width_of_intervals_and_usual_ones_do_not():
+    torch.manual_seed(0)
+    widths = {}
+    for name in ("own", "narrow"):
+        network = Deep()
+        before = network.last.weight.clone()
+        graph = lower(network, (1, 8, 8)).of(dict(network.named_parameters()))
+        if name == "narrow":
+            begin_narrow(network, graph, torch.Generator().manual_seed(0))
+        known = propagate(graph, Region.ball(torch.rand(20, 1, 8, 8), "linf", 0.01))
+        relus = [op.operands[0] for op in graph.operations if op.kind == "relu"]
+        widths[name] = float(
+            known.intervals[relus[-1]].radius.detach().mean() / known.intervals[graph.pixels].radius.mean()
+        )
+        assert torch.equal(network.last.weight, before), "the last layer decides nothing about widths"
+    assert 0.3 < widths["narrow"] < 3
+    assert widths["own"] > 20
+
+
+def test_the_penalty_is_nothing_where_intervals_are_narrow_and_relus_balanced():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 4, bias=False), nn.ReLU(), nn.Linear(4, 2))
+    with torch.no_grad():
+        network[1].weight.copy_(torch.diag(torch.tensor([1.0, 1.0, -1.0, -1.0])))
+
+    def found(eps):
+        graph = lower(network, (1, 2, 2)).of(dict(network.named_parameters()))
+        region = Region.ball(torch.full((3, 1, 2, 2), 0.5), "linf", eps)
+        return float(penalty(graph, propagate(graph, region)).detach())
+
+    assert found(0.1) == pytest.approx(0, abs=1e-4)
+    with torch.no_grad():
+        network[1].weight.mul_(8)  # as wide as one eighth allows, where half is tolerated
+    assert found(0.1) == pytest.approx((0.5 - 1 / 8) / 0.5, abs=1e-3)
+    with torch.no_grad():
+        network[1].weight.copy_(torch.diag(torch.tensor([1.0, 1.0, 1.0, -0.1])))
+    # means 3 to 0.1; centres .5, .5, .5, -.05: their mean is .3625, squares .0189 three times, and .170
+    means, squares = 0.1 / 3, 3 * (0.5 - 0.3625) ** 2 / (0.3625 + 0.05) ** 2
+    expected = (0.5 - means) / 0.5 + max(0.5 - squares, 0) / 0.5
+    assert found(0.01) == pytest.approx(expected, rel=1e-2)
+    assert math.isfinite(found(0.5))
