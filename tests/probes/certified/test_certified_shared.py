@@ -9,8 +9,12 @@ from torch import nn
 
 from audit.lirpa.certify import Certifier
 from audit.lirpa.lowering import lower
+from audit.lirpa.margins import margin_bounds
+from audit.lirpa.region import Region
+from audit.loading.models import ModelRequest, load_subject
 from tests.architectures import FACTORIES
 
+CIFAR = ([0.4914, 0.4822, 0.4465], [0.2471, 0.2435, 0.2616])
 CHECKPOINTS = Path(__file__).parents[4] / "shared" / "checkpoints"
 pytestmark = [
     pytest.mark.shared,
@@ -19,17 +23,29 @@ pytestmark = [
 
 
 class Normalised(nn.Module):
-    def __init__(self, name, mean, std):
+    def __init__(self, model, mean, std):
         super().__init__()
-        self.model = FACTORIES[name]()
-        stored = torch.load(CHECKPOINTS / name, "cpu", weights_only=True)
-        stored = stored.get("state_dict", stored)
-        self.model.load_state_dict({key.removeprefix("module."): value for key, value in stored.items()})
+        self.model = stored(model) if isinstance(model, str) else model
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
 
     def forward(self, pixels):
         return self.model((pixels - self.mean) / self.std)
+
+
+def stored(name):
+    """A network with the weights of a file."""
+    model, weights = FACTORIES[name](), torch.load(CHECKPOINTS / name, "cpu", weights_only=True)
+    weights = weights.get("state_dict", weights)
+    model.load_state_dict({key.removeprefix("module."): value for key, value in weights.items()})
+    return model.eval()
+
+
+def converted(name):
+    """The network of an ONNX file, as it is loaded."""
+    pytest.importorskip("onnx2torch")
+    request = ModelRequest(f"onnx:{CHECKPOINTS / 'onnx' / name}")
+    return load_subject(request, device=torch.device("cpu"), native_shape=(3, 32, 32)).subject.model
 
 
 def exact_images(name, n):
@@ -69,8 +85,30 @@ def test_optimised_slopes_certify_more():
 def test_resnet2b_is_certified_as_published():
     # Published over all 10,000 images: 57.16 % at 1/255 and 26.88 % at 2/255, where 69.25 % are right. The 200 images
     # are a choice of others, 74 % of the first 100 right, so the interval is that of 200 draws, three errors wide.
-    module = Normalised("abcrown/resnet2b.pth", [0.4914, 0.4822, 0.4465], [0.2471, 0.2435, 0.2616])
+    module = Normalised("abcrown/resnet2b.pth", *CIFAR)
 
     for eps, published in ((1 / 255, 0.5716), (2 / 255, 0.2688)):
         error = (published * (1 - published) / 200) ** 0.5
         assert abs(certified_share(module, "cifar", 200, eps, ("crown",)) - published) < 3 * error
+
+
+def test_the_onnx_file_has_the_bounds_of_the_torch_file():
+    pixels, labels = exact_images("cifar", 3)
+    images = ((pixels - torch.tensor(CIFAR[0]).view(3, 1, 1)) / torch.tensor(CIFAR[1]).view(3, 1, 1)).double()
+    region = Region.ball(images, "linf", 0.5 / 255 / 0.25, -10, 10)
+    graphs = [
+        lower(model, (3, 32, 32)).bound(torch.float64)
+        for model in (stored("abcrown/resnet2b.pth"), converted("resnet_2b.onnx"))
+    ]
+
+    for method in ("ibp", "crown-ibp", "crown"):
+        with torch.no_grad():
+            ours, theirs = (margin_bounds(graph, region, labels, method) for graph in graphs)
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+def test_a_transformer_trained_on_bounds_has_certificates():
+    # Trained with interval bounds by the authors of VNN-COMP's transformer benchmark.
+    module = Normalised(converted("vit_ibp_3_3_8.onnx"), [0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010])
+
+    assert certified_share(module, "cifar", 60, 1 / 255, ("ibp", "crown-ibp")) > 0.3
