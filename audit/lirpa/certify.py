@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from audit.lirpa.crown import crown
+from audit.lirpa.crown import crown, open_values
 from audit.lirpa.graph import Graph
 from audit.lirpa.intervals import propagate
 from audit.lirpa.margins import bounds_from
@@ -20,6 +20,7 @@ Norm = Literal["linf", "l2"]
 Method = Literal["ibp", "crown-ibp", "crown", "alpha-crown"]
 METHODS: tuple[Method, ...] = get_args(Method)
 """From the cheapest to the tightest."""
+_BOUND_AGAIN = ("crown", "alpha-crown")
 DESCENT = 4
 """By how much a radius shrinks while nothing is certified."""
 
@@ -33,7 +34,7 @@ class Certifier:
         norm: of the ball around each image, cut to the pixels of [0, 1].
         methods: tried in this order on what the ones before left open.
         steps: of gradient ascent, for `alpha-crown`.
-        most: a sample of which intervals leave more values open is not bounded again; see `crown`.
+        most: a sample of which intervals leave more values open is not bounded again by `crown` and `alpha-crown`.
     """
 
     graph: Graph
@@ -52,24 +53,35 @@ class Certifier:
             slack: (n,), by how much margins must exceed 0, as the network is run in coarser arithmetic than its bounds.
         """
         holds = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+        region = Region.ball(images, self.norm, eps)
+        with torch.no_grad():
+            intervals = propagate(self.graph, region)
+        few = torch.ones_like(holds)
+        if self.most is not None:
+            few = open_values(self.graph, region, intervals) <= self.most
         for method in self.methods:
-            rows = (~holds).nonzero().flatten()
+            again = method in _BOUND_AGAIN
+            rows = (~holds & few if again else ~holds).nonzero().flatten()
             if len(rows):
-                region = Region.ball(images[rows], self.norm, eps[rows])
-                margins = self.margins(region, labels[rows], method)
-                holds[rows] = margins.amin(1) > slack[rows]
+                mine = region.only(rows)
+                known = self.known(mine, method) if again else intervals.only(rows)
+                holds[rows] = self._margins(mine, known, labels[rows], method).amin(1) > slack[rows]
         return holds
 
     def margins(self, region: Region, labels: Tensor, method: Method) -> Tensor:
         """Lower bounds (n, classes - 1) of the label's logit less each other one."""
+        return self._margins(region, self.known(region, method), labels, method)
+
+    def _margins(self, region: Region, known: Known, labels: Tensor, method: Method) -> Tensor:
         with torch.no_grad():
             steps = self.steps if method == "alpha-crown" else 0
-            return bounds_from(self.graph, region, self.known(region, method), labels, steps, relaxed=method != "ibp")
+            return bounds_from(self.graph, region, known, labels, steps, relaxed=method != "ibp")
 
     def known(self, region: Region, method: Method) -> Known:
         """All operations' intervals, by a method."""
-        if method in ("ibp", "crown-ibp"):
-            return propagate(self.graph, region)
+        with torch.no_grad():
+            if method not in _BOUND_AGAIN:
+                return propagate(self.graph, region)
         return crown(self.graph, region, self.steps if method == "alpha-crown" else 0, self.most)
 
     def radius(self, images: Tensor, labels: Tensor, slack: Tensor, radii: Sequence[float], halvings: int) -> Tensor:

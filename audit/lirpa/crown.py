@@ -49,7 +49,7 @@ def crown(graph: Graph, region: Region, steps: int = 0, most: int | None = None)
     known = Known({graph.pixels: pixels(region)})
     open_signs = _relaxed_operands(graph)
     exact = _exact_operations(graph, region)
-    few = None if most is None else open_values(graph, region) <= most
+    few = None if most is None else open_values(graph, region, propagate(graph, region)) <= most
     for op in graph.operations[1:]:
         known.intervals[op] = step(op, known.intervals)
         if op in open_signs and op not in exact:
@@ -61,10 +61,10 @@ def crown(graph: Graph, region: Region, steps: int = 0, most: int | None = None)
     return known
 
 
-def open_values(graph: Graph, region: Region) -> Tensor:
-    """How many values (n,) of each sample CROWN bounds again, as far as intervals alone can tell: at most so many."""
+def open_values(graph: Graph, region: Region, known: Known) -> Tensor:
+    """How many values (n,) of each sample CROWN bounds again, as far as intervals alone tell: at most so many."""
     found = torch.zeros(len(region), dtype=torch.int64, device=region.box.lo.device)
-    intervals, exact = propagate(graph, region).intervals, _exact_operations(graph, region)
+    intervals, exact = known.intervals, _exact_operations(graph, region)
     for op, signs_alone in _relaxed_operands(graph).items():
         if op not in exact:
             found += _opened(intervals[op], signs_alone=signs_alone).sum(1)

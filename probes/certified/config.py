@@ -31,9 +31,8 @@ class CertifiedConfig(ProbeConfig):
     """Of the gap between the largest radius that is certified and the next one that is not."""
     attack_steps: int = Field(default=40, ge=1)
     """Of the attacks that show how much a certificate could hold at most."""
-    second_opinion: int = Field(default=0, ge=0)
-    """First certified samples of a norm on which auto_LiRPA, an independent implementation, is asked; 0 for none. It
-    runs in this process and changes parts of torch meanwhile, so it is not asked by default."""
+    second_opinion: int = Field(default=4, ge=0)
+    """First certified samples of a norm on which auto_LiRPA, an independent implementation, is asked; 0 for none."""
     samples: int = Field(default=32, ge=1)
     """First samples of the permuted order; fewer when the split is shorter."""
     chunk: int = Field(default=8, ge=1)

@@ -7,22 +7,28 @@ may be tighter, so only a contradiction is one: a lower bound of ours above an u
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from math import prod
 
-from audit.adapters.auto_lirpa import Method, NotTaken, ball_bounds, box_bounds
+import torch
+
+from audit.adapters.auto_lirpa import Method, NotTaken
+from audit.adapters.auto_lirpa_apart import Asked
 from audit.api import PositiveControl, RunContext, Tally, Unit
 from audit.errors import PrerequisiteError
 from audit.lirpa.certify import Certifier, Norm
 from audit.lirpa.crown import open_values
+from audit.lirpa.intervals import propagate
 from audit.lirpa.margins import margin_rows
 from audit.lirpa.region import Region
 from audit.lirpa.rules import rule_of
+from audit.toolkit.modes import evaluating
 from probes.certified.outcome import Outcome
 from probes.certified.units import Work
 
 SAME = 1e-4
 """By how much bounds that should be equal may differ, relative to 1 + their size."""
+MOST = 300_000_000
+"""Coefficients that the other implementation may hold at once, about 2.4 GB: rows times the widest operation."""
 
 
 def asked(work: Work, outcome: Outcome, ctx: RunContext) -> PositiveControl | None:
@@ -57,23 +63,26 @@ def _compared(work: Work, unit: Unit) -> Tally:
     images, labels = batch.pixels.double().to(work.subject.device), batch.labels.to(work.subject.device)
     eps = torch.tensor(unit.params["radii"], dtype=torch.float64, device=images.device)
     region = Region.ball(images, norm, eps)
-    few = int(open_values(work.graph, region).max()) <= work.config.most
-    method: Method = "crown" if few else "crown-ibp"
+    opened = int(open_values(work.graph, region, propagate(work.graph, region)).max())
+    method: Method = "crown" if opened <= work.config.most else "crown-ibp"
     ours = Certifier(work.graph, norm, (method,)).margins(region, labels, method)
     rows = margin_rows(labels, work.subject.num_classes, torch.float64)
     equal = norm == "linf" and all(rule_of(op).exact or op.kind == "relu" for op in work.graph.operations[1:])
 
-    def theirs(rows: Tensor) -> Tensor:
-        with work.subject.untouched() as model:
-            if norm == "linf":
-                return box_bounds(model, region.box.lo, region.box.hi, rows, method)
-            return ball_bounds(model, images, eps, rows, method)
-
+    k = rows.shape[1]
+    asked_for = rows if equal else torch.cat([rows, -rows], 1)
     try:
-        low = theirs(rows)
-        apart = (ours - low).abs() / (1 + low.abs()) > SAME if equal else ours > -theirs(-rows) + SAME
+        _check_size(work, max(opened, asked_for.shape[1]) if method == "crown" else asked_for.shape[1])
+        with work.subject.untouched() as model, evaluating(model):
+            asked = Asked(model, work.subject.input_shape)
+        if norm == "linf":
+            theirs = asked.box(region.box.lo, region.box.hi, asked_for, method).to(ours)
+        else:
+            theirs = asked.ball(images, eps, asked_for, method).to(ours)
     except (NotTaken, PrerequisiteError) as reason:
         return Tally(values={"refused": str(reason)})
+    low = theirs[:, :k]
+    apart = (ours - low).abs() / (1 + low.abs()) > SAME if equal else ours > -theirs[:, k:] + SAME
     return Tally(
         values={
             "refused": "",
@@ -83,3 +92,14 @@ def _compared(work: Work, unit: Unit) -> Tally:
             "confirmed": int((low > 0).all(1).sum()),
         }
     )
+
+
+def _check_size(work: Work, rows: int) -> None:
+    """Whether so many rows fit into the other implementation, which passes all of them at once.
+
+    Raises:
+        NotTaken: when they do not.
+    """
+    widest = max(prod(op.shape) for op in work.graph.operations)
+    if rows * widest > MOST:
+        raise NotTaken(f"{rows} bounds through {widest} values at once are more than auto_LiRPA is given here")

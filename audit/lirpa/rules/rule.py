@@ -34,6 +34,10 @@ class Known:
     intervals: dict[Operation, Interval]
     relaxations: dict[Operation, Any] = field(default_factory=dict)
 
+    def only(self, rows: Tensor) -> Known:
+        """Of some samples."""
+        return Known({op: interval.only(rows) for op, interval in self.intervals.items()})
+
     def once(self, op: Operation, make: Callable[[], R]) -> R:
         """An operation's relaxation, made when first asked for."""
         if op not in self.relaxations:

@@ -1,5 +1,6 @@
 """The certified probe on planted truth: it certifies what holds, nothing else, and says when it cannot tell."""
 
+import importlib.util
 import re
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from audit.adapters.auto_lirpa import box_bounds
+from audit.adapters.auto_lirpa_apart import Asked
 from audit.engine.budget import Budget
 from audit.lirpa import rules
 from audit.lirpa.rules.relu import Bent
@@ -118,12 +119,29 @@ def test_vacuous_bounds_are_called_so_with_where_and_from_when(certify):
     assert re.search(r"Bounds first say little at (linear|relu) in \d\.", result.said["vacuous-linf"])
 
 
-@pytest.mark.slow
+INSTALLED = importlib.util.find_spec("auto_LiRPA") is not None
+needs_the_other = pytest.mark.skipif(not INSTALLED, reason="auto_LiRPA is not installed")
+
+
+def once_asked(monkeypatch, region):
+    """The other implementation is asked once, and from then on says what stands in the list that is returned."""
+    told, said = getattr(Asked, region), []
+
+    def asked(*args):
+        if not said:
+            said.append(told(*args))
+        return said[0]
+
+    monkeypatch.setattr(Asked, region, asked)
+    return said
+
+
+@needs_the_other
 def test_a_second_opinion_confirms_and_a_planted_disagreement_voids_the_result(certify, monkeypatch):
     module, pixels = perceptron(), images()
-    labels = answers(module, pixels)
+    labels, said = answers(module, pixels), once_asked(monkeypatch, "box")
 
-    agreed = certify(module, pixels, labels, 3, eps_linf="1/255", norms=("linf", "l2"), eps_l2="0.01", second_opinion=4)
+    agreed = certify(module, pixels, labels, 3, eps_linf="1/255", second_opinion=4)
     control = agreed.controls["second-opinion-linf"]
     assert control.passed
     assert (
@@ -131,20 +149,50 @@ def test_a_second_opinion_confirms_and_a_planted_disagreement_voids_the_result(c
         in control.expected
     )
     assert control.observed == "0 of 4 disagree; 4 of 4 are certified by it as well"
-    assert agreed.controls["second-opinion-l2"].passed
 
-    def shifted(*args, **kwargs):
-        return box_bounds(*args, **kwargs) - 0.01
-
-    monkeypatch.setattr("probes.certified.second_opinion.box_bounds", shifted)
+    said[0] = said[0] - 0.01
     voided = certify(module, pixels, labels, 3, eps_linf="1/255", seed=1, second_opinion=4)
     assert voided.controls["second-opinion-linf"].observed.startswith("4 of 4 disagree")
     assert voided.status == "inconclusive"
     assert voided.reason.code == "control_failed"
 
 
-@pytest.mark.slow
-def test_without_a_second_opinion_the_reason_is_given(certify, monkeypatch):
+@needs_the_other
+def test_where_ours_may_be_tighter_only_a_contradiction_is_a_disagreement(certify, monkeypatch):
+    module, pixels = perceptron(), images()
+    labels, settings = answers(module, pixels), {"norms": ("l2",), "eps_l2": "0.01", "second_opinion": 2}
+
+    said = once_asked(monkeypatch, "ball")
+    assert certify(module, pixels, labels, 3, **settings).controls["second-opinion-l2"].passed
+    said[0] = said[0] - 0.01
+    assert certify(module, pixels, labels, 3, seed=1, **settings).controls["second-opinion-l2"].passed
+    said[0] = said[0] + 100  # its upper bounds lie below ours
+    assert not certify(module, pixels, labels, 3, seed=2, **settings).controls["second-opinion-l2"].passed
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("audit.adapters.auto_lirpa_apart.SECONDS", 0.01, "took longer than 0.01 s"),
+        ("sys.executable", "/bin/false", "ended its process with code 1"),
+        ("probes.certified.second_opinion.MOST", 100, "are more than auto_LiRPA is given here"),
+        ("importlib.util.find_spec", lambda _: None, "Expected the package auto_LiRPA 0.3, got none"),
+    ],
+)
+def test_what_befalls_the_other_process_leaves_no_second_opinion_and_says_so(certify, monkeypatch, name, value, said):
+    if not INSTALLED and "find_spec" not in name:
+        pytest.skip("auto_LiRPA is not installed")
+    module, pixels = perceptron(), images()
+    monkeypatch.setattr(name, value)
+
+    result = certify(module, pixels, answers(module, pixels), 3, eps_linf="1/255", second_opinion=4)
+
+    assert result.status == "measured", result.reason
+    assert said in result.said["no-second-opinion-linf"]
+
+
+@needs_the_other
+def test_without_a_second_opinion_the_reason_is_given(certify):
     pixels = images()
     module = nn.Sequential(nn.Flatten(), nn.Linear(32, 8), nn.GELU(), nn.Linear(8, 3))
 
