@@ -31,7 +31,7 @@ def notice(outcome: Outcome, config: SmoothingConfig, n: int, ctx: RunContext) -
     if outcome.n < n:
         ctx.diagnose("budget", f"The budget ended after {outcome.n} of {n} samples.")
     asked = [parse_eps(text, "l2") for text in config.above_zero]
-    if not outcome.certified(asked[0]).any():
+    if outcome.abstained.all() or (asked[0] <= outcome.cap and not outcome.certified(asked[0]).any()):
         ctx.diagnose(f"vacuous-{code}", _vacuous(outcome, asked[0]))
     beyond = [eps_text(eps) for eps in asked if eps > outcome.cap]
     if beyond:
@@ -40,7 +40,7 @@ def notice(outcome: Outcome, config: SmoothingConfig, n: int, ctx: RunContext) -
             f"the model: the zeros at {', '.join(beyond)} say nothing. More draws (smoothing.n) or a larger sigma "
             "reach further."
         )
-        ctx.diagnose(f"beyond-cap-{code}", text, "info")
+        ctx.diagnose(f"beyond-cap-{code}", text, "warning" if len(beyond) == len(asked) else "info")
     if outcome.at_cap():
         text = (
             f"At sigma {sigma:g} {outcome.at_cap()} of {outcome.n} samples kept their class in all {outcome.draws} "

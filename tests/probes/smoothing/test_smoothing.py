@@ -9,11 +9,13 @@ import torch
 from scipy.special import ndtri
 from torch import nn
 
+from audit.api import Tally
 from audit.engine.budget import Budget
 from audit.engine.plan import missing_need
 from probes.certified import certified
-from probes.smoothing import SmoothingConfig, certificate, noise, smoothing, units
+from probes.smoothing import SmoothingConfig, certificate, contradiction, noise, smoothing, units
 from probes.smoothing.config import cost
+from probes.smoothing.outcome import Outcome
 from tests.probes.smoothing.conftest import Side, at_distances, subject_of
 from tests.splits import array_split
 
@@ -79,6 +81,14 @@ def test_the_cap_of_the_draws_is_told(smooth):
     assert "the zeros at 2 say nothing" in result.said["beyond-cap-0.25"]
 
 
+def test_radii_that_are_all_beyond_the_cap_are_not_called_vacuous_but_out_of_reach(smooth):
+    result = smooth(Side(), *at_distances([0.9, -0.9]), sigmas="0.03", **QUICK)
+
+    assert "vacuous-0.03" not in result.said
+    assert "no radius above 0.0" in result.said["beyond-cap-0.03"]
+    assert next(note for note in result.found.diagnostics if note.code == "beyond-cap-0.03").severity == "warning"
+
+
 # ------------------------------------------------------------------------------------ planted failures
 
 
@@ -131,6 +141,25 @@ def test_a_certificate_that_is_wrong_on_the_samples_alone_is_contradicted_by_fre
     assert result.controls["known-radius-0.25"].passed
     assert not result.controls["fresh-noise-0.25"].passed
     assert result.status == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    ("kept", "agrees"),
+    [
+        ((195, 60, 45, 70), True),
+        ((180, 60, 60, 60), False),  # at the image 0.977 of copies are claimed
+        ((195, 60, 10, 60), False),  # at the radius a half
+        ((195, 60, 30, 60), True),  # a half as well, as chance may leave at level 1e-6
+    ],
+)
+def test_fresh_counts_are_held_against_what_the_certificate_says(kept, agrees):
+    none = np.zeros(1, dtype=np.int64)
+    outcome = Outcome(0.25, 1e-5, 500, {"labels": none}, np.array([0.5]), 0.6)  # a radius of two sigmas
+
+    control = contradiction.judged(Tally(arrays={"kept": np.array([kept])}), outcome, [0])
+
+    assert control.passed == agrees
+    assert control.observed.startswith(f"{int(not agrees)} of 1 samples contradicted")
 
 
 class Turning(nn.Module):
@@ -243,6 +272,12 @@ def test_a_second_run_of_the_same_folder_gives_the_same_without_asking_the_model
 
 
 # ------------------------------------------------------------------------------------ hostile and poor subjects
+
+
+def test_a_class_is_the_strictly_largest_of_finite_logits():
+    rows = [[0, 2, 1], [2, 2, 1], [math.nan, 2, 1], [0, math.inf, 1], [-math.inf, 2, 1], [math.inf] * 3, [0, 0, 0.1]]
+
+    assert noise.classes_of(torch.tensor(rows)).tolist() == [1, -1, -1, -1, -1, -1, 2]
 
 
 class NaNUnderNoise(Side):
