@@ -87,26 +87,24 @@ def smoothing(subject: Subject, data: Data, config: SmoothingConfig, ctx: RunCon
     """Controls first, then chunks of samples; whatever the budget cuts, it cuts samples and never draws."""
     split = data["eval"]
     n = min(config.samples, len(split))
+    alpha = config.alpha_each(n)
     work = Work(subject, split, config, ctx.rng)
-    controls = ctx.map(lambda unit, _: count_control(work, unit), control_units(config))
+    counted = ctx.map(lambda unit, _: count_control(work, unit), control_units(config))
     tallies = ctx.map(lambda unit, _: count_chunk(work, unit), chunks(config, n))
     places = range(len(config.sigmas))
     if len(tallies) < len(places):
         raise Inconclusive("budget", "The budget ended before one sample was certified at each sigma. Raise it.")
-    alpha = config.alpha_each(n)
     outcomes = [
         Outcome.join(sigma, alpha, config.n, tallies[place :: len(places)]) for place, sigma in enumerate(config.sigmas)
     ]
-    for outcome, control in zip(outcomes, controls, strict=True):
-        yield known_radius(control, outcome.sigma, alpha, config)
-        compared = contradicted(work, outcome, ctx)
-        if compared is not None:
-            yield compared
+    controls = [known_radius(tally, sigma, alpha, config) for tally, sigma in zip(counted, config.sigmas, strict=True)]
+    controls += [found for found in (contradicted(work, outcome, ctx) for outcome in outcomes) if found is not None]
+    drawn = independent(outcomes, ctx)
+    controls += [drawn] if drawn is not None else []
+    yield from controls
+    for outcome in outcomes:
         notice(outcome, config, n, ctx)
         yield from measurements(outcome, config)
         yield table(outcome, split, ctx)
-    drawn = independent(outcomes, ctx)
-    if drawn is not None:
-        yield drawn
     yield curve(outcomes, config)
-    conclude(outcomes, ctx)
+    conclude(outcomes, [control.name for control in controls if not control.passed], ctx)

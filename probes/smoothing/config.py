@@ -35,7 +35,7 @@ class SmoothingConfig(ProbeConfig):
     """L2 radii as `"0.25"` or `0.25`, pixels in [0, 1]."""
     n0: int = Field(default=50, ge=20)
     """Noisy copies of an image that choose its class."""
-    n: int = Field(default=500, ge=50)
+    n: int = Field(default=500, ge=100)
     """Further ones that give the bound on that class's probability. They cap the radius, and more of them raise it."""
     alpha: float = Field(default=0.001, ge=1e-6, le=0.1)
     """Chance that noise makes a certificate wrong."""

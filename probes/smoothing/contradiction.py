@@ -14,7 +14,7 @@ import torch
 from scipy.special import bdtr, ndtr
 from torch import Tensor
 
-from audit.api import PositiveControl, RunContext, Tally, Unit
+from audit.api import IntArray, PositiveControl, RunContext, Tally, Unit
 from probes.smoothing.config import CHECKING, CHECKING_AWAY, DIRECTIONS
 from probes.smoothing.noise import Noisy
 from probes.smoothing.outcome import Outcome
@@ -44,7 +44,7 @@ def contradicted(work: Work, outcome: Outcome, ctx: RunContext) -> PositiveContr
     return judged(tallies[0], outcome, places)
 
 
-def _other(labels: np.ndarray, place: int) -> int:
+def _other(labels: IntArray, place: int) -> int:
     """The next sample of another label; the sample itself where there is none."""
     other = (labels != labels[place]).nonzero()[0]
     return int(other[np.searchsorted(other, place) % len(other)]) if len(other) else place

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from scipy.special import bdtr, bdtrc, bdtri, ndtr, ndtri
 from torch import Tensor, nn
@@ -77,7 +78,9 @@ def half_space(subject: Subject, normal: Tensor) -> Subject:
     return dataclasses.replace(subject, model=model, num_classes=2, class_names=(), output="logits", untrained=None)
 
 
-def _at(normal: np.ndarray, signed: float, shape: tuple[int, int, int], rng: np.random.Generator) -> Tensor:
+def _at(
+    normal: npt.NDArray[np.float64], signed: float, shape: tuple[int, int, int], rng: np.random.Generator
+) -> Tensor:
     """An image (c, h, w) around mid-grey at a signed distance from the hyperplane."""
     offset = rng.uniform(-0.1, 0.1, len(normal))
     offset += (signed - offset @ normal) * normal

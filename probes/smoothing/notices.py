@@ -10,8 +10,15 @@ from probes.smoothing.config import SmoothingConfig
 from probes.smoothing.outcome import Outcome
 
 
-def conclude(outcomes: Sequence[Outcome], ctx: RunContext) -> None:
-    """Of what the numbers are, said wherever they are."""
+def conclude(outcomes: Sequence[Outcome], failed: Sequence[str], ctx: RunContext) -> None:
+    """Of what the numbers are, said wherever they are; or that they are void, where a control failed."""
+    if failed:
+        text = (
+            f"The certificates of the smoothed classifier are void, as checks of them failed ({', '.join(failed)}): "
+            "nothing follows of it, nor of the model as deployed."
+        )
+        ctx.diagnose("smoothed-classifier", text, conclusion=True)
+        return
     noise = ", ".join(
         f"{outcome.certified(0.0).mean():.1%} at sigma {outcome.sigma:g} "
         f"({outcome.correct.mean():.1%} of the same images without noise)"

@@ -12,12 +12,16 @@ from torch import nn
 from audit.api import Tally
 from audit.engine.budget import Budget
 from audit.engine.plan import missing_need
+from audit.testing import run_probe
 from probes.certified import certified
 from probes.smoothing import SmoothingConfig, certificate, contradiction, noise, smoothing, units
 from probes.smoothing.config import cost
 from probes.smoothing.outcome import Outcome
+from tests.audit.loading.test_onnx_black_box import quantised, saved
+from tests.onnx_files import random_images
 from tests.probes.smoothing.conftest import Side, at_distances, subject_of
 from tests.splits import array_split
+from tests.user_models import load
 
 QUICK = {"n": 200, "n0": 30, "checked": 2}
 
@@ -120,6 +124,7 @@ def test_a_wrong_certificate_fails_the_control_and_voids_the_result(smooth, monk
     assert not result.controls["known-radius-0.25"].passed
     assert result.status == "inconclusive"
     assert result.reason.code == "control_failed"
+    assert "are void, as checks of them failed (known-radius-0.25" in result.said["smoothed-classifier"]
 
 
 def test_noise_that_is_smaller_than_said_fails_the_control(smooth, monkeypatch):
@@ -435,6 +440,22 @@ def test_a_black_box_that_gives_logits_is_enough():
     assert missing_need(certified, subject, data) is not None
 
 
+def test_an_onnx_black_box_whose_graph_clips_is_smoothed(tmp_path):
+    pytest.importorskip("onnxruntime")
+    path = saved(tmp_path, *quantised(["n", 3, 8, 8], 3))  # rounds pixels to 8 bits, which cuts them to [0, 1]
+    subject = load(f"onnx:{path}").subject
+    pixels = random_images()
+    labels = subject.logits(torch.from_numpy(pixels)).argmax(1).numpy()
+    data = {"eval": array_split(pixels, labels)}
+
+    found = run_probe(smoothing, tmp_path / "run", subject, data)
+
+    assert subject.access == {"logits", "labels"}
+    assert found.status.value == "measured", found.reason
+    assert {control.name: control.passed for control in found.controls}["known-radius-0.25"]
+    assert missing_need(certified, subject, data) is not None
+
+
 def test_the_cost_is_what_the_model_is_asked(smooth):
     module, settings = Recording(), {"sigmas": "0.1,0.25", **QUICK}
     pixels, labels = at_distances([0.3, -0.3, 0.35, 0.4])
@@ -450,7 +471,7 @@ def stream(run, purpose):
 
 def test_calibration_of_the_whole_path_on_a_known_probability():
     """Over many streams the radius exceeds the distance in no more than alpha of them (false alarm: 1e-6)."""
-    config, alpha, runs = SmoothingConfig(n=50, n0=20), 0.1, 600
+    config, alpha, runs = SmoothingConfig(n=100, n0=20), 0.1, 600
     image = torch.full((1, 2, 2), 0.4)
     image[0, 0, 0] = 0.5 + 0.25 * 1.5
     noisy, wrong, chosen = noise.Noisy(subject_of(Side(), (1, 2, 2))), 0, 0
@@ -471,7 +492,7 @@ def test_calibration_of_the_whole_path_on_a_known_probability():
         ({"sigmas": ()}, "at least 1 item"),
         ({"sigmas": "0"}, "greater than 0"),
         ({"sigmas": "nan"}, "finite number"),
-        ({"n": 10}, "greater than or equal to 50"),
+        ({"n": 10}, "greater than or equal to 100"),
         ({"n0": 1}, "greater than or equal to 20"),
         ({"alpha": 0.5}, "less than or equal to 0.1"),
     ],
