@@ -22,8 +22,8 @@ WHERE = {**SIGMA, "norm": "how a change is measured: l2", "eps": "L2 radius, pix
 @probe(
     id="smoothing",
     version=1,
-    question="If the class that most noisy copies get were the answer, for how many images would no small change alter "
-    "it?",
+    question="If not the model answered but its smoothed classifier, with the class that most noisy copies of an image "
+    "get, for how many images is it certified that no small change alters that answer?",
     config=SmoothingConfig,
     needs={"logits", "data:eval"},
     metrics=[

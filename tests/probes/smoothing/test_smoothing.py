@@ -57,8 +57,10 @@ def test_claims_and_words_say_what_is_certified(smooth):
         "smoothing.accuracy": "lower_bound",
         "smoothing.abstained": "estimate",
     }
-    said = [*result.said.values(), result.figures["certified-accuracy"].caption, smoothing.card.how_to_read]
-    assert sum("not" in text and "as deployed" in text for text in said) >= 2
+    assert "not the model answered but its smoothed classifier" in smoothing.card.question
+    assert "another classifier than the model as it is deployed" in smoothing.card.how_to_read
+    assert "no certificate of the model as deployed" in smoothing.card.limits[0]
+    assert "(not the model as deployed)" in result.figures["certified-accuracy"].caption
     assert all("not of the model as deployed" in fact.assumptions[0] for fact in result.found.measurements)
     assert all("of the run hold together with probability 0.999" in f.assumptions[1] for f in result.found.measurements)
     assert "certificates of the smoothed classifier" in result.said["smoothed-classifier"]
