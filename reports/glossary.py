@@ -26,8 +26,8 @@ _CLAIM_TERMS: dict[Claim, Entry] = {
     ),
     Claim.LOWER_BOUND: (
         "Lower bound (≥)",
-        "The true value is at least this, save for sampling. Certified accuracy is one: it is proved for every "
-        "perturbation of the stated size.",
+        "The true value is at least this, save for sampling. Certified accuracy is one: no perturbation "
+        "of the stated size can lower it, for the classifier that its probe speaks of.",
     ),
 }
 _OUTCOME_TERMS: dict[Outcome, Entry] = {

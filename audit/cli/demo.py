@@ -23,7 +23,7 @@ SETTINGS = (
     "evasion.samples=128", "evasion.eps_linf=1/255,2/255,4/255,8/255", "evasion.eps_l2=0.5", "evasion.steps=40",
     "evasion.queries=1000", "distillation.samples=64", "distillation.steps=20", "distillation.cw_steps=40",
     "distillation.queries=200", "certified.samples=16", "certified.method=crown-ibp",
-    "certified.attack_steps=20",
+    "certified.attack_steps=20", "smoothing.sigmas=0.12", "smoothing.samples=16", "smoothing.n=200",
 )  # fmt: skip
 
 

@@ -8,20 +8,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from audit.api import Curve, DataSplit, Evidence, RunContext, Series
+from audit.api import Curve, DataSplit, Evidence, RunContext
+from audit.toolkit.curves import banded, drawn_radii
 from audit.toolkit.norms import parse_eps
-from audit.toolkit.statistics import band_half_width
 from probes.certified.config import CertifiedConfig
-from probes.certified.outcome import Mask, Outcome
-
-POINTS = 41
-"""Radii at which the curves are drawn, beside those of the plan."""
+from probes.certified.outcome import Outcome
 
 
 def bracket(outcome: Outcome, config: CertifiedConfig) -> Curve:
     """Certified and attacked accuracy against the radius."""
     listed = [parse_eps(text, outcome.norm) for text in config.listed(outcome.norm)]
-    radii = sorted({*np.linspace(0, max(listed), POINTS).tolist(), *listed})
+    radii = drawn_radii(listed)
     unit, words = (255.0, "L-infinity radius, in 1/255 of the pixel range") if outcome.norm == "linf" else (
         1.0, "L2 radius, pixels in [0, 1]",
     )  # fmt: skip
@@ -40,21 +37,10 @@ def bracket(outcome: Outcome, config: CertifiedConfig) -> Curve:
         x_label=words,
         y_label="accuracy",
         series=(
-            _series("attacked (at most)", [eps * unit for eps in radii], standing),
-            _series("certified (at least)", [eps * unit for eps in radii], certified),
+            banded("attacked (at most)", [eps * unit for eps in radii], standing),
+            banded("certified (at least)", [eps * unit for eps in radii], certified),
         ),
         y_range=(0, 1),
-    )
-
-
-def _series(name: str, x: list[float], masks: list[Mask]) -> Series:
-    shares, half = [float(mask.mean()) for mask in masks], band_half_width(len(masks[0]))
-    return Series(
-        name=name,
-        x=tuple(x),
-        y=tuple(shares),
-        low=tuple(max(share - half, 0.0) for share in shares),
-        high=tuple(min(share + half, 1.0) for share in shares),
     )
 
 

@@ -12,14 +12,13 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from audit.api import Curve, DataSplit, Evidence, ImageGrid, ImageTile, RunContext, Series, Subject
+from audit.toolkit.curves import banded, drawn_radii
 from audit.toolkit.norms import parse_eps
-from audit.toolkit.statistics import band_half_width, proportion
-from probes.evasion.outcome import Mask, Outcome
+from audit.toolkit.statistics import proportion
+from probes.evasion.outcome import Outcome
 from probes.evasion.samples import NEVER
 
 Pixels = npt.NDArray[np.float32]
-CURVE_POINTS = 41
-"""Radii at which the attacked curve is drawn, beside those of the plan."""
 LABELS = {
     "linf": "L-infinity radius, in 1/255 of the pixel range",
     "l2": "L2 radius, pixels in [0, 1]",
@@ -33,10 +32,10 @@ def curve(outcome: Outcome) -> Curve:
     """Accuracy against the radius: under attack at every radius up to the largest, under noise at those of the plan."""
     listed = [(index, parse_eps(eps, outcome.norm)) for index, eps in enumerate(outcome.eps)]
     listed = [(index, radius) for index, radius in listed if radius > 0]
-    between = np.linspace(0, max((radius for _, radius in listed), default=0), CURVE_POINTS)
-    radii = sorted({*between.tolist(), *(radius for _, radius in listed)})
-    standing = {radius: outcome.robust(index) for index, radius in listed}
-    attacked = _banded([(radius, standing.get(radius, outcome.robust_within(radius))) for radius in radii], outcome)
+    radii = drawn_radii([radius for _, radius in listed])
+    robust = {radius: outcome.robust(index) for index, radius in listed}
+    standing = [robust.get(radius, outcome.robust_within(radius)) for radius in radii]
+    attacked = banded("attacked (at most)", [radius * _unit(outcome) for radius in radii], standing)
     noise = _series([(-1, 0.0), *listed], outcome)
     at = dict(zip(attacked.x, attacked.y, strict=True))
     unit = _unit(outcome)
@@ -58,19 +57,6 @@ def curve(outcome: Outcome) -> Curve:
 
 def _unit(outcome: Outcome) -> float:
     return 255.0 if outcome.norm == "linf" else 1.0
-
-
-def _banded(standing: Sequence[tuple[float, Mask]], outcome: Outcome) -> Series:
-    """What stands at each radius, with the band of the whole curve."""
-    shares = [float(mask.mean()) for _, mask in standing]
-    half = band_half_width(outcome.n)
-    return Series(
-        name="attacked (at most)",
-        x=tuple(radius * _unit(outcome) for radius, _ in standing),
-        y=tuple(shares),
-        low=tuple(max(share - half, 0.0) for share in shares),
-        high=tuple(min(share + half, 1.0) for share in shares),
-    )
 
 
 def _series(listed: Sequence[tuple[int, float]], outcome: Outcome) -> Series:
