@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor
@@ -58,7 +59,7 @@ def lower_bounds(
         if op not in waiting or op is graph.pixels:
             continue
         (mine, window), rule = waiting.pop(op), rule_of(op)
-        if window is not None and not rule.local(op):
+        if window is not None and (not rule.local(op) or window.height * window.width * 2 > prod(op.shape[-2:])):
             mine, window = window.spread(mine, *op.shape[-2:]), None
         at = Standing(known, rows.owners, slopes or {}, window)
         if not rule.exact and not relaxed:
@@ -80,10 +81,23 @@ def _added(
     op: Operation, first: tuple[Tensor, Window | None], second: tuple[Tensor, Window | None]
 ) -> tuple[Tensor, Window | None]:
     """The sum of two rows about parts of an operation's value."""
-    whole = Window(0, 0, *op.shape[-2:]) if first[1] is not None or second[1] is not None else None
-    if whole is None or first[1] == second[1]:
-        return first[0] + second[0], first[1]
-    one, other = first[1] or whole, second[1] or whole
-    both = one.around(other)
-    summed = one.within(both).spread(first[0], both.height, both.width)
-    return summed + other.within(both).spread(second[0], both.height, both.width), both
+    one, other = first[1], second[1]
+    if one is None and other is None:
+        return first[0] + second[0], None
+    moved = one.apart(other) if one is not None and other is not None else None
+    if one is None or other is None or moved is None:
+        return _whole(op, *first) + _whole(op, *second), None
+    down, right = moved
+    edges = (down + other.height - one.height, right + other.width - one.width)
+    ours = (max(-down, 0), max(edges[0], 0), max(-right, 0), max(edges[1], 0))
+    theirs = (max(down, 0), max(-edges[0], 0), max(right, 0), max(-edges[1], 0))
+    return _padded(first[0], ours) + _padded(second[0], theirs), one.grown(*ours)
+
+
+def _whole(op: Operation, rows: Tensor, window: Window | None) -> Tensor:
+    return rows if window is None else window.spread(rows, *op.shape[-2:])
+
+
+def _padded(rows: Tensor, sides: tuple[int, int, int, int]) -> Tensor:
+    up, down, left, right = sides
+    return torch.nn.functional.pad(rows, (left, right, up, down))

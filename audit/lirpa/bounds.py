@@ -83,31 +83,103 @@ class Owners:
         return Owners(self.sample[rows], self.n)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Window:
-    """The part of values (..., h, w) that rows are about; all their other coefficients are 0."""
+    """The part of values (..., h, w) that each of r rows is about; all its other coefficients are 0.
 
-    top: int
-    left: int
+    All parts have one size and each row's its own place, which may reach over the edges: rows are 0 there.
+
+    Attributes:
+        top, left: (r,) int64, where each part begins.
+        height, width: of the parts.
+        span: least and greatest top, least and greatest left.
+    """
+
+    top: Tensor
+    left: Tensor
     height: int
     width: int
+    span: tuple[int, int, int, int]
 
-    def cut(self, values: Tensor) -> Tensor:
-        """That part of values (..., h, w)."""
-        return values[..., self.top : self.top + self.height, self.left : self.left + self.width]
+    @staticmethod
+    def at(top: Tensor, left: Tensor) -> Window:
+        """Parts of one place each."""
+        span = torch.stack([*top.aminmax(), *left.aminmax()]).tolist()
+        return Window(top, left, 1, 1, (span[0], span[1], span[2], span[3]))
+
+    def below(self, stride: tuple[int, int], padding: tuple[int, int], height: int, width: int) -> Window:
+        """The parts of a convolution's operand that these parts of its value hang on."""
+        span = tuple(place * stride[number // 2] - padding[number // 2] for number, place in enumerate(self.span))
+        return Window(
+            self.top * stride[0] - padding[0], self.left * stride[1] - padding[1], height, width,
+            (span[0], span[1], span[2], span[3]),
+        )  # fmt: skip
+
+    def leaves(self, height: int, width: int) -> bool:
+        """Whether any part reaches over an edge."""
+        up, down, left, right = self._margins(height, width)
+        return max(up, down, left, right) > 0
+
+    def inside(self, height: int, width: int) -> Tensor:
+        """Which places (r, 1, 1, h, w) of the parts lie within the edges: bool."""
+        rows = self.top[:, None] + torch.arange(self.height, device=self.top.device)
+        columns = self.left[:, None] + torch.arange(self.width, device=self.top.device)
+        within = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None]
+        return within[:, None, None]
+
+    def cut(self, values: Tensor, owners: Owners) -> Tensor:
+        """Each row's own part (r, *, h, w) of its sample's values (n, *, H, W); zeros beyond the edges."""
+        up, down, left, right = self._margins(*values.shape[-2:])
+        padded = torch.nn.functional.pad(values.flatten(1, -3), (left, right, up, down))
+        parts = padded.unfold(-2, self.height, 1).unfold(-2, self.width, 1)
+        sample = owners.sample if owners.n > 1 else torch.zeros_like(owners.sample)
+        taken = parts[sample, :, self.top + up, self.left + left]
+        return taken.view(len(taken), *values.shape[1:-2], self.height, self.width)
+
+    def cut_own(self, values: Tensor) -> Tensor:
+        """Each row's part (r, *, h, w) of values of its own (r, *, H, W)."""
+        padded, places = self._padded(values), self._places(*values.shape[-2:])
+        taken = padded.gather(2, places.expand(-1, padded.shape[1], -1))
+        return taken.view(*values.shape[:-2], self.height, self.width)
 
     def spread(self, rows: Tensor, height: int, width: int) -> Tensor:
-        """Rows of this part, with zeros around, to (..., height, width)."""
-        below, right = height - self.top - self.height, width - self.left - self.width
-        return torch.nn.functional.pad(rows, (self.left, right, self.top, below))
+        """Rows (r, *, h, w) of the parts, with zeros around, to (r, *, height, width)."""
+        up, down, left, right = self._margins(height, width)
+        flat = rows.reshape(len(rows), -1, self.height * self.width)
+        whole = flat.new_zeros(*flat.shape[:2], (height + up + down) * (width + left + right))
+        whole = whole.scatter(2, self._places(height, width).expand_as(flat), flat)
+        whole = whole.view(*whole.shape[:2], height + up + down, width + left + right)
+        return whole[..., up : up + height, left : left + width].reshape(*rows.shape[:-2], height, width)
 
-    def around(self, other: Window) -> Window:
-        """The smallest part that holds both."""
-        top, left = min(self.top, other.top), min(self.left, other.left)
-        bottom = max(self.top + self.height, other.top + other.height)
-        right = max(self.left + self.width, other.left + other.width)
-        return Window(top, left, bottom - top, right - left)
+    def apart(self, other: Window) -> tuple[int, int] | None:
+        """How far another window's parts begin below and right of these; None where that differs from row to row."""
+        down = {theirs - mine for mine, theirs in zip(self.span[:2], other.span[:2], strict=True)}
+        right = {theirs - mine for mine, theirs in zip(self.span[2:], other.span[2:], strict=True)}
+        if len(down) > 1 or len(right) > 1:
+            return None
+        found = (down.pop(), right.pop())
+        same = bool(((other.top - self.top) == found[0]).all() & ((other.left - self.left) == found[1]).all())
+        return found if same else None
 
-    def within(self, outer: Window) -> Window:
-        """The same, counted from the corner of a part that holds it."""
-        return Window(self.top - outer.top, self.left - outer.left, self.height, self.width)
+    def grown(self, up: int, down: int, left: int, right: int) -> Window:
+        """Larger by so much to each side."""
+        span = (self.span[0] - up, self.span[1] - up, self.span[2] - left, self.span[3] - left)
+        size = (self.height + up + down, self.width + left + right)
+        return Window(self.top - up, self.left - left, *size, span)
+
+    def _margins(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """How far parts reach over the upper, lower, left and right edge."""
+        first_top, last_top, first_left, last_left = self.span
+        up, left = max(-first_top, 0), max(-first_left, 0)
+        return up, max(last_top + self.height - height, 0), left, max(last_left + self.width - width, 0)
+
+    def _padded(self, values: Tensor) -> Tensor:
+        up, down, left, right = self._margins(*values.shape[-2:])
+        return torch.nn.functional.pad(values.flatten(1, -3), (left, right, up, down)).flatten(2)
+
+    def _places(self, height: int, width: int) -> Tensor:
+        """The places (r, 1, h w) of the parts among all of what is padded, row by row."""
+        up, _, left, right = self._margins(height, width)
+        rows = self.top[:, None] + up + torch.arange(self.height, device=self.top.device)
+        columns = self.left[:, None] + left + torch.arange(self.width, device=self.top.device)
+        return (rows[:, :, None] * (width + left + right) + columns[:, None]).flatten(1)[:, None]

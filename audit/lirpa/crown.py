@@ -1,8 +1,8 @@
 """CROWN: intervals made tight by backward passes, wherever that tightens what follows.
 
 An interval matters where a relaxation hangs on it: at the operands of what is not affine. Of a ReLU's operand, only
-values whose sign is open are bounded again; of all others' each one is. Rows about neighbouring places of an image are
-passed together, as they hang on the same small part of the layers below.
+values whose sign is open are bounded again; of all others' each one is. A row about one place of an image is passed
+with the small part of each layer below that it hangs on.
 
 Source: Zhang et al. 2018, arXiv 1811.00866; Xu et al. 2020, arXiv 2002.12920.
 Differs from source: the tighter of both bounds is kept, and rows are bounded for those samples alone that need them.
@@ -10,7 +10,6 @@ Differs from source: the tighter of both bounds is kept, and rows are bounded fo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from math import prod
 
 import torch
@@ -29,8 +28,6 @@ from audit.toolkit.batching import Batching
 
 VALUES = 1 << 20
 """Coefficients that a pass holds at its widest operation, about: more no longer fit into a processor's cache."""
-TILES = 4
-"""Into so many parts each side of a layer is cut."""
 
 
 def crown(graph: Graph, region: Region, steps: int = 0, most: int | None = None) -> Known:
@@ -84,14 +81,15 @@ def refined(graph: Graph, region: Region, known: Known, op: Operation, chosen: T
     """
     before = known.intervals[op]
     lo, hi = before.lo.flatten(1).clone(), before.hi.flatten(1).clone()
-    for sample, place, window in _tiles(chosen, op.shape):
+    sample, place = chosen.nonzero(as_tuple=True)
 
-        def ends(part: slice, where: tuple[Tensor, Tensor, Window | None] = (sample, place, window)) -> Tensor:
-            rows = _units(where[0][part], where[1][part], where[2], op.shape, len(region), lo)
-            negated = Rows(-rows.values, rows.owners, rows.window)
-            low = raised_bounds(graph, region, known, op, rows, steps)
-            return torch.stack([low, -raised_bounds(graph, region, known, op, negated, steps)])
+    def ends(part: slice) -> Tensor:
+        rows = _units(sample[part], place[part], op.shape, len(region), lo)
+        negated = Rows(-rows.values, rows.owners, rows.window)
+        low = raised_bounds(graph, region, known, op, rows, steps)
+        return torch.stack([low, -raised_bounds(graph, region, known, op, negated, steps)])
 
+    if len(sample):
         low, high = torch.cat(batching(graph).parts(len(sample), ends), dim=1)
         lo[sample, place] = torch.maximum(lo[sample, place], low)
         hi[sample, place] = torch.minimum(hi[sample, place], high)
@@ -103,30 +101,13 @@ def batching(graph: Graph) -> Batching:
     return Batching(max(VALUES // max(prod(op.shape) for op in graph.operations), 1))
 
 
-def _tiles(chosen: Tensor, shape: tuple[int, ...]) -> Iterator[tuple[Tensor, Tensor, Window | None]]:
-    """Chosen values (n, width) of a shape, in parts of an image: their samples, their places, and the part."""
-    sample, place = chosen.nonzero(as_tuple=True)
-    if not len(sample):
-        return
-    if len(shape) != 4 or prod(shape[-2:]) == 1:
-        yield sample, place, None
-        return
-    height, width = shape[-2:]
-    tall, wide = -(-height // TILES), -(-width // TILES)
-    tile = place // width % height // tall * TILES + place % width // wide
-    for number in torch.unique(tile).tolist():
-        top, left = number // TILES * tall, number % TILES * wide
-        mine = tile == number
-        yield sample[mine], place[mine], Window(top, left, min(tall, height - top), min(wide, width - left))
-
-
-def _units(sample: Tensor, place: Tensor, window: Window | None, shape: tuple[int, ...], n: int, like: Tensor) -> Rows:
-    """Rows with a one in the place of each value, and zeros elsewhere in the window."""
-    if window is not None:
+def _units(sample: Tensor, place: Tensor, shape: tuple[int, ...], n: int, like: Tensor) -> Rows:
+    """Rows with a one in the place of each value; those of images are about that place alone."""
+    window = None
+    if len(shape) == 4 and prod(shape[-2:]) > 1:
         height, width = shape[-2:]
-        down, right = place // width % height - window.top, place % width - window.left
-        place = (place // (height * width) * window.height + down) * window.width + right
-        shape = (*shape[:-2], window.height, window.width)
+        window = Window.at(place // width % height, place % width)
+        place, shape = place // (height * width), (*shape[:-2], 1, 1)
     units = like.new_zeros(len(place), prod(shape))
     units[torch.arange(len(place), device=like.device), place] = 1
     return Rows(units.view(-1, *shape), Owners(sample, n), window)

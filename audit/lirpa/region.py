@@ -65,10 +65,10 @@ class Region:
         flat = rows.flatten(1)
 
         def own(values: Tensor) -> Tensor:
-            return owners.pick((values if window is None else window.cut(values)).flatten(1))
+            return (owners.pick(values) if window is None else window.cut(values, owners)).flatten(1)
 
         def products(first: Tensor, second: Tensor) -> Tensor:
-            return first @ second[0] if owners.n == 1 else (first * second).sum(1)
+            return first @ second[0] if len(second) == 1 else (first * second).sum(1)
 
         least = products(flat, own(self.box.centre)) - products(flat.abs(), own(self.box.radius))
         if self.centre is None or self.radius is None:

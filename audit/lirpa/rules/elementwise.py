@@ -22,7 +22,7 @@ from torch import Tensor
 
 from audit.lirpa.bounds import Interval
 from audit.lirpa.graph import Operation
-from audit.lirpa.rules.rule import Pulled, Rule, Standing, product, summed_to
+from audit.lirpa.rules.rule import Pulled, Rule, Standing, product, summed_to, total
 
 ANYWHERE = 1.0
 """A place where every function is defined; lines are computed there in place of an interval that has none."""
@@ -32,7 +32,8 @@ ANYWHERE = 1.0
 class Lines:
     """lower_slope x + lower_offset <= f(x) <= upper_slope x + upper_offset within intervals, all (n, *shape).
 
-    Where `free` is true, the lower line may have any slope that its rule allows, with the same offset.
+    Where `free` is true, the lower line may have any slope that its rule allows, with the same offset. Where all are
+    `finite`, no offset is infinite.
     """
 
     lower_slope: Tensor
@@ -40,6 +41,7 @@ class Lines:
     upper_slope: Tensor
     upper_offset: Tensor
     free: Tensor | None = None
+    finite: bool = False
 
 
 class Elementwise(Rule):
@@ -71,11 +73,10 @@ class Elementwise(Rule):
         sane = self.defined(op, x) & x.lo.isfinite() & x.hi.isfinite()
         lo, hi = torch.minimum(x.lo, x.hi), torch.maximum(x.lo, x.hi)
         found = self.lines(op, Interval(torch.where(sane, lo, ANYWHERE), torch.where(sane, hi, ANYWHERE)))
-        return Lines(
-            *_or_flat(sane, found.lower_slope, found.lower_offset, own.lo),
-            *_or_flat(sane, found.upper_slope, found.upper_offset, own.hi),
-            None if found.free is None else found.free & sane,
-        )
+        lower = _or_flat(sane, found.lower_slope, found.lower_offset, own.lo)
+        upper = _or_flat(sane, found.upper_slope, found.upper_offset, own.hi)
+        finite = bool(lower[1].isfinite().all() & upper[1].isfinite().all())
+        return Lines(*lower, *upper, None if found.free is None else found.free & sane, finite)
 
     def local(self, op: Operation) -> bool:
         """Where nothing is spread."""
@@ -89,12 +90,13 @@ class Elementwise(Rule):
         found = at.known.once(op, lambda: self.relaxation(op, x, own))
         positive, negative, lower = rows.clamp(min=0), rows.clamp(max=0), at.pick(found.lower_slope)
         if op in at.slopes and found.free is not None:
-            slopes = at.slopes[op] if at.window is None else at.window.cut(at.slopes[op])
+            slopes = at.slopes[op] if at.window is None else at.window.cut_own(at.slopes[op])
             lower = torch.where(at.pick(found.free), slopes, lower)
         pulled = positive * lower + negative * at.pick(found.upper_slope)
-        rest = product(negative, at.pick(found.upper_offset))
+        times = (lambda rows, values: total(rows * values)) if found.finite else product
+        rest = times(negative, at.pick(found.upper_offset))
         if found.free is None:  # else the offset is 0
-            rest = rest + product(positive, at.pick(found.lower_offset))
+            rest = rest + times(positive, at.pick(found.lower_offset))
         if at.window is not None:
             return Pulled((pulled,), rest, at.window)
         return Pulled((summed_to(pulled, op.operands[0].shape),), rest)

@@ -69,7 +69,7 @@ class Standing:
 
     def pick(self, values: Tensor) -> Tensor:
         """Each row's own of the samples' values (n, *shape), of the window where there is one."""
-        return self.owners.pick(values if self.window is None else self.window.cut(values))
+        return self.owners.pick(values) if self.window is None else self.window.cut(values, self.owners)
 
     def lo(self, op: Operation) -> Tensor:
         """The lower ends, row by row."""

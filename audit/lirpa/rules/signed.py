@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import conv_transpose2d, linear
 from torch.nn.grad import conv2d_input
 
-from audit.lirpa.bounds import Interval, Window
+from audit.lirpa.bounds import Interval
 from audit.lirpa.graph import Operation
 from audit.lirpa.rules.rule import Affine, Pulled, Rule, Standing, sides, summed_to, total
 
@@ -119,12 +120,8 @@ class Convolution(Filters):
     """In two dimensions, where rows can be about a part of the value."""
 
     def local(self, op: Operation) -> bool:
-        """Where padding is given in numbers, and no window meets padding alone."""
-        padding, dilation = op.argument(4, "padding", 0), _pair(op.argument(5, "dilation", 1))
-        if isinstance(padding, str):
-            return False
-        sides = zip(_pair(padding), dilation, op.args[1].shape[-2:], strict=True)
-        return all(pad <= apart * (size - 1) for pad, apart, size in sides)
+        """Where padding is given in numbers."""
+        return not isinstance(op.argument(4, "padding", 0), str)
 
     def backward(self, op: Operation, rows: Tensor, at: Standing) -> Pulled:
         """The transposed convolution."""
@@ -138,18 +135,11 @@ class Convolution(Filters):
             size = (len(images), *op.operands[0].shape[1:])
             pulled = conv2d_input(size, weight, images, stride, padding, dilation, groups)  # type: ignore[no-untyped-call]
             return Pulled((pulled[:, None],), rest)
-        pulled = conv_transpose2d(images, weight, None, stride, 0, 0, groups, dilation)
-        top, left = (
-            start * step - pad
-            for start, step, pad in zip((at.window.top, at.window.left), stride, padding, strict=True)
-        )
-        height, width = op.operands[0].shape[-2:]
-        inside = Window(
-            max(top, 0), max(left, 0), min(top + pulled.shape[-2], height) - max(top, 0),
-            min(left + pulled.shape[-1], width) - max(left, 0),
-        )  # fmt: skip
-        cut = Window(inside.top - top, inside.left - left, inside.height, inside.width)
-        return Pulled((cut.cut(pulled)[:, None],), rest, inside)
+        pulled = _transposed(images, weight, stride, dilation, groups)[:, None]
+        below, size = at.window.below(stride, padding, *pulled.shape[-2:]), op.operands[0].shape[-2:]
+        if below.leaves(*size):
+            pulled = pulled * below.inside(*size)  # what is padding is 0
+        return Pulled((pulled,), rest, below)
 
 
 class Product(Affine):
@@ -173,7 +163,29 @@ class Product(Affine):
         )
 
 
+FEW = 16
+"""Places of a window up to which a product of matrices is faster than the library, which takes row by row."""
 _GEOMETRY = ((3, "stride", 1), (4, "padding", 0), (5, "dilation", 1))
+
+
+def _transposed(
+    rows: Tensor, weight: Tensor, stride: tuple[int, int], dilation: tuple[int, int], groups: int
+) -> Tensor:
+    """The transposed convolution, without padding, of rows (r, c, h, w); of a few places by one product of matrices."""
+    n, _, height, width = rows.shape
+    if rows.is_cuda or groups > 1 or dilation != (1, 1) or height * width > FEW:
+        return conv_transpose2d(rows, weight, None, stride, 0, 0, groups, dilation)
+    given, made, *kernel = weight.shape
+    parts = (weight.reshape(given, -1).t() @ rows.transpose(0, 1).reshape(given, -1)).view(
+        made, *kernel, n, height, width
+    )
+    down, right = stride
+    size = ((height - 1) * down + kernel[0], (width - 1) * right + kernel[1])
+    found = rows.new_zeros(made, n, *size)
+    for top, left in itertools.product(*map(range, kernel)):
+        place = (slice(top, top + (height - 1) * down + 1, down), slice(left, left + (width - 1) * right + 1, right))
+        found[:, :, *place] += parts[:, top, left]
+    return found.transpose(0, 1)
 
 
 def _pair(value: Any) -> tuple[int, int]:

@@ -1,6 +1,9 @@
 import pytest
 import torch
+from torch import nn
 
+from audit.lirpa import crown as crown_module
+from audit.lirpa.backward import Rows
 from audit.lirpa.certify import METHODS, Certifier
 from audit.lirpa.crown import crown
 from audit.lirpa.intervals import propagate
@@ -60,6 +63,57 @@ def test_no_point_leaves_intervals_whose_slopes_were_optimised(steps):
 
     check_intervals(graph, known, points(region, 100))
     check_backward(graph, region, known)
+
+
+def geometric(seed=0):
+    """Convolutions of every geometry, with a shortcut past some of them, on 2x9x7 images."""
+
+    class Branches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.long = nn.Sequential(
+                nn.Conv2d(4, 8, 3, (2, 1), (2, 1), dilation=(2, 1)), nn.Sigmoid(),
+                nn.Conv2d(8, 4, (1, 3), 1, (0, 2), groups=4), nn.ReLU(),
+            )  # fmt: skip
+            self.short = nn.Conv2d(4, 4, 1, (2, 1), (0, 1))
+
+        def forward(self, values):
+            return self.long(values) * 0.5 + self.short(values).abs() + self.long(values)
+
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(2, 4, 2, 1, 4), nn.BatchNorm2d(4), nn.ReLU(), Branches(), nn.LeakyReLU(0.2), nn.Conv2d(4, 4, 3, 2),
+        nn.ReLU(), nn.Flatten(), nn.LazyLinear(6), nn.ReLU(), nn.Linear(6, 3),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_rows_about_a_part_of_an_image_have_the_bounds_of_whole_ones(monkeypatch, steps, norm):
+    module, images = geometric(), torch.rand(3, 2, 9, 7, dtype=torch.float64)
+    module.double()(images)
+    graph = graph_of(module, (2, 9, 7))
+    region = Region.ball(images, norm, 0.05 if norm == "linf" else 0.4)
+
+    parts = crown(graph, region, steps)
+    told = crown_module._units
+
+    def whole(sample, place, shape, n, like):
+        rows = told(sample, place, shape, n, like)
+        if rows.window is None:
+            return rows
+        return Rows(rows.window.spread(rows.values, *shape[-2:]), rows.owners)
+
+    monkeypatch.setattr(crown_module, "_units", whole)
+    wholes = crown(graph, region, steps)
+
+    opened = [op for op in graph.operations if len(op.shape) == 4 and (parts.intervals[op].lo < 0).any()]
+    assert len(opened) > 5
+    for op in graph.operations:
+        for end in ("lo", "hi"):
+            ours, theirs = (getattr(known.intervals[op], end) for known in (parts, wholes))
+            torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9, msg=lambda text, op=op: f"{op}: {text}")
+    check_intervals(graph, parts, points(region, 60))
 
 
 def test_a_sample_s_bounds_do_not_hang_on_the_others(graph):
