@@ -85,6 +85,47 @@ def test_the_same_command_gives_the_same_bytes_and_another_seed_others(audit, tm
     assert "--allow-code" in records[0]["trust_exceptions"][0]
 
 
+def test_what_is_trained_on_bounds_has_something_to_prove(audit, tmp_path, network):
+    words = ("--model", network, "--allow-code", "--preprocess", "none")
+    out, run = tmp_path / "proven.safetensors", tmp_path / "run"
+    ended = audit("train", "certified", *words, "--data", TRAIN, "--eps", 0.05, "--epochs", 12, "--out", out)
+    assert ended.code == 0, ended.err
+    log = record_of(out).trainings[0]
+    kept = log.epochs[log.kept_epoch - 1]
+    n = min(256, log.n_held_out)
+    said = f"bounds hold for {kept.certified_accuracy:.1%} of {n} of them within linf 0.05, which chose the epoch"
+    assert said in ended.out
+    settings = ("--set", "certified.eps_linf=0.05", "--set", "certified.method=crown-ibp")
+    settings += ("--set", "certified.samples=100", "--set", "certified.second_opinion=0")
+    data = ("--data", DIGITS, "--probe", "certified", "--out", run)
+    ended = audit("run", *words, "--weights", out, *data, *settings)
+    assert ended.code == 0, ended.err
+    (result,) = json.loads((run / "results.json").read_text())["results"]
+    shares = {fact["metric"]: fact["value"] for fact in result["measurements"]}
+    assert shares["certified.certified_accuracy"] > 0.5
+    assert shares["certified.certified_accuracy"] == pytest.approx(kept.certified_accuracy, abs=0.2)
+
+
+def test_bounds_are_not_trained_with_settings_of_attacks_nor_on_what_has_none(audit, tmp_path, network):
+    words = (
+        "--model",
+        network,
+        "--allow-code",
+        "--preprocess",
+        "none",
+        "--data",
+        TRAIN,
+        "--out",
+        tmp_path / "w.safetensors",
+    )
+    ended = audit("train", "certified", *words, "--norm", "l2")
+    assert ended.code == 2
+    assert "got 'norm', one of `audit train adversarial`" in ended.err
+    ended = audit("train", "certified", *words, "--recipe", "pgd")
+    assert ended.code == 2
+    assert "'ibp', 'crown-ibp', 'mtl-ibp' or 'sabr'" in ended.err
+
+
 def test_distillation_trains_a_teacher_or_takes_one(audit, tmp_path, network):
     words = ("--model", network, "--allow-code", "--preprocess", "none", "--data", TRAIN, *QUICK)
     out, other = tmp_path / "student.safetensors", tmp_path / "second.safetensors"

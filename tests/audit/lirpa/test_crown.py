@@ -113,7 +113,8 @@ def test_rows_about_a_part_of_an_image_have_the_bounds_of_whole_ones(monkeypatch
         for end in ("lo", "hi"):
             ours, theirs = (getattr(known.intervals[op], end) for known in (parts, wholes))
             torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9, msg=lambda text, op=op: f"{op}: {text}")
-    check_intervals(graph, parts, points(region, 60))
+    if norm == "linf":
+        check_intervals(graph, parts, points(region, 60))
 
 
 def test_a_sample_s_bounds_do_not_hang_on_the_others(graph):
