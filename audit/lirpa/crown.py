@@ -18,7 +18,7 @@ from torch import Tensor
 from audit.lirpa.backward import Rows
 from audit.lirpa.bounds import Interval, Owners, Window
 from audit.lirpa.graph import Graph, Operation
-from audit.lirpa.intervals import pixels, propagate, step
+from audit.lirpa.intervals import Ball, exact_operations, pixels, propagate, step
 from audit.lirpa.optimised import raised_bounds
 from audit.lirpa.region import Region
 from audit.lirpa.rules import rule_of
@@ -45,10 +45,11 @@ def crown(graph: Graph, region: Region, steps: int = 0, most: int | None = None)
     """
     known = Known({graph.pixels: pixels(region)})
     open_signs = _relaxed_operands(graph)
-    exact = _exact_operations(graph, region)
+    exact = exact_operations(graph)
     few = None if most is None else open_values(graph, region, propagate(graph, region)) <= most
+    ball = Ball(region)
     for op in graph.operations[1:]:
-        known.intervals[op] = step(op, known.intervals)
+        known.intervals[op] = ball.meet(op, step(op, known.intervals))
         if op in open_signs and op not in exact:
             for ascent in (0, steps) if steps else (0,):
                 chosen = _opened(known.intervals[op], signs_alone=open_signs[op])
@@ -61,7 +62,7 @@ def crown(graph: Graph, region: Region, steps: int = 0, most: int | None = None)
 def open_values(graph: Graph, region: Region, known: Known) -> Tensor:
     """How many values (n,) of each sample CROWN bounds again, as far as intervals alone tell: at most so many."""
     found = torch.zeros(len(region), dtype=torch.int64, device=region.box.lo.device)
-    intervals, exact = known.intervals, _exact_operations(graph, region)
+    intervals, exact = known.intervals, exact_operations(graph)
     for op, signs_alone in _relaxed_operands(graph).items():
         if op not in exact:
             found += _opened(intervals[op], signs_alone=signs_alone).sum(1)
@@ -128,22 +129,3 @@ def _relaxed_operands(graph: Graph) -> dict[Operation, bool]:
             for operand in op.operands:
                 found[operand] = found.get(operand, True) and isinstance(rule, Bent)
     return found
-
-
-def _exact_operations(graph: Graph, region: Region) -> set[Operation]:
-    """Operations whose intervals over a box are exact: the pixels, each by itself, and one affine mixture of them."""
-    apart, mixed = {graph.pixels}, set[Operation]()
-    if region.radius is not None:
-        return apart
-    for op in graph.operations[1:]:
-        if not rule_of(op).exact or not all(operand in apart for operand in op.operands) or len(op.operands) > 1:
-            continue
-        (apart if op.kind in _APART else mixed).add(op)
-    return apart | mixed
-
-
-_APART = frozenset({
-    "sub", "add", "mul", "div", "neg", "rsub", "view", "reshape", "flatten", "permute", "flip", "select", "slice",
-    "clone", "contiguous", "alias", "_to_copy", "transpose", "unsqueeze", "squeeze",
-})  # fmt: skip
-"""Operators that keep values of one operand apart."""

@@ -86,9 +86,11 @@ def test_the_same_command_gives_the_same_bytes_and_another_seed_others(audit, tm
 
 
 def test_what_is_trained_on_bounds_has_something_to_prove(audit, tmp_path, network):
-    words = ("--model", network, "--allow-code", "--preprocess", "none")
+    words = ("--model", f"{network}?width=64", "--allow-code", "--preprocess", "none")
     out, run = tmp_path / "proven.safetensors", tmp_path / "run"
-    ended = audit("train", "certified", *words, "--data", TRAIN, "--eps", 0.05, "--epochs", 12, "--out", out)
+    ended = audit(
+        "train", "certified", *words, "--data", TRAIN, "--eps", 0.05, "--epochs", 20, "--batch-size", 32, "--out", out
+    )
     assert ended.code == 0, ended.err
     log = record_of(out).trainings[0]
     kept = log.epochs[log.kept_epoch - 1]

@@ -1,9 +1,12 @@
+from math import prod
+
 import pytest
 import torch
 from torch import nn
 
 from audit.lirpa import crown as crown_module
-from audit.lirpa.backward import Rows
+from audit.lirpa.backward import Rows, lower_bounds
+from audit.lirpa.bounds import Owners
 from audit.lirpa.certify import METHODS, Certifier
 from audit.lirpa.crown import crown
 from audit.lirpa.intervals import propagate
@@ -156,6 +159,51 @@ def test_without_any_room_bounds_are_the_margins_themselves(graph):
 
     for method in METHODS:
         torch.testing.assert_close(margins(graph, region, labels, method), wanted, rtol=1e-9, atol=1e-9)
+
+
+class First(nn.Module):
+    """A first layer behind a normalisation, which spreads grey pixels over three channels where it is asked to."""
+
+    def __init__(self, layer, channels):
+        super().__init__()
+        self.layer = layer
+        self.mean, self.std = torch.rand(channels, 1, 1), 0.2 + torch.rand(channels, 1, 1)
+
+    def forward(self, pixels):
+        return self.layer((pixels - self.mean) / self.std).flatten(1)
+
+
+@pytest.mark.parametrize("name", ["conv", "grouped", "linear", "spread"])
+def test_a_first_layer_s_intervals_over_a_ball_are_those_of_a_backward_pass(name):
+    torch.manual_seed(0)
+    layer, channels, shape = {
+        "conv": (nn.Conv2d(2, 5, 3, 2, 1), 2, (2, 6, 6)),
+        "grouped": (nn.Conv2d(2, 4, 3, 1, 2, 2, 2, bias=False), 2, (2, 6, 6)),
+        "linear": (nn.Sequential(nn.Flatten(), nn.Linear(72, 7)), 2, (2, 6, 6)),
+        "spread": (nn.Conv2d(3, 5, 3), 3, (1, 6, 6)),  # three weights lie on one pixel
+    }[name]
+    module = nn.Sequential(First(layer, channels), nn.ReLU())
+    graph, images = graph_of(module, shape), torch.rand(3, *shape, dtype=torch.float64)
+    for eps in (0.3, 5.0):
+        region = Region.ball(images, "l2", eps)
+        known = propagate(graph, region)
+        layer_op = next(op for op in graph.operations if op.kind in {"conv2d", "linear"})
+        rows = torch.eye(prod(layer_op.shape), dtype=torch.float64).view(-1, *layer_op.shape)
+        owners = Owners.all_of(3, len(rows), rows.device)
+        lo, hi = (
+            sign
+            * lower_bounds(
+                graph, region, known, layer_op, Rows(sign * rows.repeat(3, *(1,) * len(layer_op.shape)), owners)
+            )
+            for sign in (1, -1)
+        )
+        found = known.intervals[layer_op]
+        if name == "spread":
+            assert bool((found.lo.flatten() <= lo + 1e-9).all())
+            assert bool((found.hi.flatten() >= hi - 1e-9).all())
+        else:
+            torch.testing.assert_close(found.lo.flatten(), lo, rtol=1e-9, atol=1e-9)
+            torch.testing.assert_close(found.hi.flatten(), hi, rtol=1e-9, atol=1e-9)
 
 
 def test_an_l2_ball_is_bounded_by_the_ball_and_by_the_box(graph):
