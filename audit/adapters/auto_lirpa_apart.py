@@ -30,8 +30,13 @@ PROGRAM, QUESTION, ANSWER, REFUSAL = "program.pt2", "question.safetensors", "ans
 class Asked:
     """A network, to be asked about as often as there is something to ask."""
 
-    def __init__(self, module: nn.Module, shape: tuple[int, ...]) -> None:
+    def __init__(self, module: nn.Module, shape: tuple[int, ...], seconds: float = SECONDS) -> None:
         """Exports a module that is in evaluation mode, for images of a shape (c, h, w).
+
+        Args:
+            module: the network.
+            shape: of an image.
+            seconds: after which an answer is no longer waited for, at most `SECONDS`.
 
         Raises:
             PrerequisiteError: when the package is not installed.
@@ -50,7 +55,7 @@ class Asked:
                 torch.export.save(torch.export.export(module, (example,), strict=False), written)
         except Exception as error:
             raise NotTaken(f"the network cannot be handed over: {_first_line(error)}") from error
-        self._program = written.getvalue()
+        self._program, self._seconds = written.getvalue(), max(min(seconds, SECONDS), 1.0)
 
     def box(self, lo: Tensor, hi: Tensor, rows: Tensor, method: Method) -> Tensor:
         """See `auto_lirpa.box_bounds`; on the CPU."""
@@ -67,13 +72,14 @@ class Asked:
             save_file({key: value.detach().cpu().contiguous() for key, value in question.items()}, folder / QUESTION)
             words = [sys.executable, "-P", "-W", "ignore", "-m", __name__, name, method, str(torch.get_num_threads())]
             try:
-                ended = subprocess.run(words, capture_output=True, timeout=SECONDS, check=False)  # noqa: S603 - our own words
+                ended = subprocess.run(words, capture_output=True, timeout=self._seconds, check=False)  # noqa: S603 - our own words
             except subprocess.TimeoutExpired as error:
-                raise NotTaken(f"auto_LiRPA 0.3 took longer than {SECONDS} s") from error
+                raise NotTaken(f"auto_LiRPA 0.3 took longer than {self._seconds:.0f} s") from error
             if (folder / REFUSAL).exists():
                 raise NotTaken((folder / REFUSAL).read_text())
             if ended.returncode or not (folder / ANSWER).exists():
-                raise NotTaken(f"auto_LiRPA 0.3 ended its process with code {ended.returncode}")
+                said = (ended.stderr.decode(errors="replace").strip().splitlines() or ["nothing said"])[-1][:200]
+                raise NotTaken(f"auto_LiRPA 0.3 ended its process with code {ended.returncode} ({said})")
             return load_file(folder / ANSWER)["bounds"]
 
 

@@ -23,7 +23,8 @@ class Operation:
         target: computes it.
         args, kwargs: what `target` takes: tensors and numbers, and an `Operation` wherever an operand stands.
         operands: the distinct operations it depends on, in the order of `args`.
-        shape: of its value, one image's with a leading 1.
+        shape: of its value, one image's; of most with a leading 1.
+        dtype: of its value in the network, whatever it is bounded in.
     """
 
     kind: str
@@ -34,6 +35,7 @@ class Operation:
     kwargs: dict[str, Any]
     operands: tuple[Operation, ...]
     shape: tuple[int, ...]
+    dtype: torch.dtype = torch.float32
 
     def __call__(self, *values: Tensor) -> Tensor:
         """The value of a single image from those of its operands."""

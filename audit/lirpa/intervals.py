@@ -18,7 +18,7 @@ from torch import Tensor
 from audit.lirpa.bounds import Interval
 from audit.lirpa.graph import Graph, Operation
 from audit.lirpa.region import Region
-from audit.lirpa.rules import rule_of
+from audit.lirpa.rules import NoRule, rule_of
 from audit.lirpa.rules.rule import Known
 
 APART = frozenset({
@@ -48,8 +48,15 @@ def pixels(region: Region) -> Interval:
 
 
 def step(op: Operation, known: Mapping[Operation, Interval]) -> Interval:
-    """An operation's interval from those of its operands."""
-    return rule_of(op).interval(op, *(known[operand] for operand in op.operands)).said()
+    """An operation's interval from those of its operands.
+
+    Raises:
+        NoRule: where there is none.
+    """
+    found = rule_of(op).interval(op, *(known[operand] for operand in op.operands)).said()
+    if found.lo.shape != (len(known[op.operands[0]].lo), *op.shape):
+        raise NoRule(f"the bounds of {op.kind} (in {op.module or op.name}) have another shape than its values")
+    return found
 
 
 def exact_operations(graph: Graph) -> set[Operation]:

@@ -7,8 +7,10 @@ operation has one value. What does not depend on the pixels is computed once.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,7 +77,7 @@ def lower(model: nn.Module, shape: tuple[int, ...]) -> Program:
     """
     parameter = next(model.parameters(), torch.zeros(()))
     example = torch.full((1, *shape), 0.5, dtype=parameter.dtype, device=parameter.device)
-    with evaluating(model), warnings.catch_warnings(), torch.no_grad():
+    with evaluating(model), warnings.catch_warnings(), _silent(), torch.no_grad():
         warnings.simplefilter("ignore")
         try:
             exported = torch.export.export(_exportable(model), (example,), strict=False)
@@ -83,6 +85,17 @@ def lower(model: nn.Module, shape: tuple[int, ...]) -> Program:
         except Exception as error:
             reason = (str(error).strip().splitlines() or [""])[0][:300]
             raise NotExportable(f"{type(error).__name__}: {reason}{_blamed(error, model)}") from error
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Exporting logs nothing: what it has to say is in its exception."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 class _Constant(nn.Module):
@@ -263,8 +276,9 @@ def _inputs(exported: torch.export.ExportedProgram, weights: Mapping[str, Tensor
 def _operation(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], operands: tuple[Operation, ...]) -> Operation:
     target: Any = node.target
     kind = str(target._schema.name if hasattr(target, "_schema") else target).rpartition("::")[-1]
-    shape = tuple(getattr(node.meta.get("val"), "shape", ()))  # what has no single value has no rule either
-    return Operation(kind, node.name, _module(node), target, args, kwargs, operands, shape)
+    value = node.meta.get("val")  # what has no single value has no rule either
+    shape, dtype = tuple(getattr(value, "shape", ())), getattr(value, "dtype", torch.float32)
+    return Operation(kind, node.name, _module(node), target, args, kwargs, operands, shape, dtype)
 
 
 def _module(node: Node) -> str:

@@ -25,8 +25,9 @@ from audit.lirpa.losses import fused_cross_entropy, worst_cross_entropy
 from audit.lirpa.lowering import NotExportable, Program, lower
 from audit.lirpa.margins import bounds_from
 from audit.lirpa.region import Region
-from audit.lirpa.rules import NoRule, rule_of
+from audit.lirpa.rules import NoRule
 from audit.lirpa.rules.rule import Known
+from audit.lirpa.trial import tried
 from audit.toolkit.modes import evaluating
 from audit.training.batch_statistics import recorded
 from audit.training.config import CertifiedConfig
@@ -45,13 +46,17 @@ def program_of(model: torch.nn.Module, shape: tuple[int, ...]) -> Program:
     """
     try:
         program = lower(model, shape)
-        for op in program.of({}).operations[1:]:
-            rule_of(op)
+        infinite = tried(program.of({}))
     except (NotExportable, NoRule) as error:
         raise TrainingError(
             f"Expected a network whose bounds can be trained, got one without: {error}. Train it with "
             "`audit train adversarial`, or change what is named."
         ) from error
+    if infinite:
+        raise TrainingError(
+            f"Expected finite bounds to train on, got infinite ones from {infinite} on, for two random images within a "
+            "small radius. Replace that operator, or begin with other weights."
+        )
     return program
 
 

@@ -14,6 +14,8 @@ Augmentation = Literal["none", "flip", "crop", "flip-crop"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Switch = Literal["auto", "on", "off"]
 
+_ATTACK = ("sabr", "mtl-ibp")
+
 LEARNING_RATE: dict[Optimizer, float] = {"adamw": 2e-3, "sgd": 0.1}
 WEIGHT_DECAY: dict[Optimizer, float] = {"adamw": 1e-2, "sgd": 5e-4}
 
@@ -142,6 +144,11 @@ class CertifiedConfig(TrainingConfig):
             raise ValueError(f"Expected a radius above 0, got {self.eps}. Use `audit train standard` for none.")
         if self.warm_up >= self.ramp:
             raise ValueError(f"Expected warm_up below ramp, got {self.warm_up:g} and {self.ramp:g}. Lower warm_up.")
+        for key, recipes in {"box": ("sabr",), "weight": ("mtl-ibp",), "steps": _ATTACK, "step": _ATTACK}.items():
+            if key in self.model_fields_set and self.recipe not in recipes:
+                raise ValueError(
+                    f"Expected {key} with {' or '.join(recipes)} alone, got it with {self.recipe}. Leave it out."
+                )
         object.__setattr__(self, "eps", canonical_eps(self.eps, "linf"))
         return self
 

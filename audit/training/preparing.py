@@ -25,7 +25,7 @@ from audit.lirpa.rules.rule import Known
 
 TOLERANCE = 0.5
 SMALLEST = 1e-12
-_LAYERS = frozenset({"conv1d", "conv2d", "convolution", "linear"})
+_LAYERS = frozenset({"conv1d", "conv2d", "linear"})
 
 
 def begin_narrow(model: nn.Module, graph: Graph, generator: torch.Generator) -> None:

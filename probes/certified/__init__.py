@@ -97,15 +97,20 @@ def certified(subject: Subject, data: Data, config: CertifiedConfig, ctx: RunCon
 def _diagnose(outcome: Outcome, config: CertifiedConfig, n: int, ctx: RunContext) -> None:
     """What a reader should know of the bounds in one norm."""
     norm, smallest = outcome.norm, config.above_zero(outcome.norm)[0]
+    if not outcome.correct.any():
+        text = f"None of {outcome.n} samples is right without a change, so nothing was bounded or attacked in {norm}."
+        ctx.diagnose(f"nothing-right-{norm}", text)
     if outcome.n < n:
         ctx.diagnose("budget", f"The budget ended after {outcome.n} of {n} samples.")
     if outcome.correct.any() and not outcome.certified(smallest).any():
         reached = float(np.median(outcome.radius[outcome.correct]))
         largest = float(outcome.radius.max())
+        found = f"Certified radii are at most {largest:.2g}, {reached:.2g} at the median of right samples."
+        if not largest:
+            found = "No radius that was tried is certified."
         where = f" Bounds first say little at {outcome.blurred}." if outcome.blurred else ""
         text = (
             f"Vacuous in {norm} at every radius from {eps_text(smallest)} on: nothing is certified there, which says "
-            f"nothing of the model. Certified radii are at most {largest:.2g}, {reached:.2g} at the median of right "
-            f"samples.{where}"
+            f"nothing of the model. {found}{where}"
         )
         ctx.diagnose(f"vacuous-{norm}", text)

@@ -38,7 +38,9 @@ def asked(work: Work, outcome: Outcome, ctx: RunContext) -> PositiveControl | No
     if not places:
         return None
     params = {"norm": norm, "radii": [float(outcome.radius[place]) for place in places]}
-    tallies = ctx.map(lambda unit, _: _compared(work, unit), [Unit(f"second-opinion/{norm}", params, places)])
+    tallies = ctx.map(
+        lambda unit, own: _compared(work, unit, own.seconds_left()), [Unit(f"second-opinion/{norm}", params, places)]
+    )
     if not tallies:
         return None
     said = tallies[0].values
@@ -56,7 +58,7 @@ def asked(work: Work, outcome: Outcome, ctx: RunContext) -> PositiveControl | No
     )
 
 
-def _compared(work: Work, unit: Unit) -> Tally:
+def _compared(work: Work, unit: Unit, seconds: float) -> Tally:
     """How many samples both implementations disagree on, and how many the other one certifies too."""
     norm: Norm = unit.params["norm"]
     batch = work.split.take(unit.positions)
@@ -74,7 +76,7 @@ def _compared(work: Work, unit: Unit) -> Tally:
     try:
         _check_size(work, max(opened, asked_for.shape[1]) if method == "crown" else asked_for.shape[1])
         with work.subject.untouched() as model, evaluating(model):
-            asked = Asked(model, work.subject.input_shape)
+            asked = Asked(model, work.subject.input_shape, seconds)
         if norm == "linf":
             theirs = asked.box(region.box.lo, region.box.hi, asked_for, method).to(ours)
         else:
@@ -82,13 +84,13 @@ def _compared(work: Work, unit: Unit) -> Tally:
     except (NotTaken, PrerequisiteError) as reason:
         return Tally(values={"refused": str(reason)})
     low = theirs[:, :k]
-    apart = (ours - low).abs() / (1 + low.abs()) > SAME if equal else ours > -theirs[:, k:] + SAME
+    agree = (ours - low).abs() / (1 + low.abs()) <= SAME if equal else ours <= -theirs[:, k:] + SAME
     return Tally(
         values={
             "refused": "",
             "method": method,
             "equal": equal,
-            "disagreed": int(apart.any(1).sum()),
+            "disagreed": int((~agree).any(1).sum()),  # also where it is not a number
             "confirmed": int((low > 0).all(1).sum()),
         }
     )

@@ -19,7 +19,8 @@ from audit.lirpa.certify import Certifier, Norm
 from audit.lirpa.graph import Graph
 from audit.lirpa.lowering import NotExportable, lower
 from audit.lirpa.region import Region
-from audit.lirpa.rules import NoRule, rule_of
+from audit.lirpa.rules import NoRule
+from audit.lirpa.trial import tried
 from audit.toolkit.norms import widest
 from audit.toolkit.verification import decide, verify
 from probes.certified.config import CertifiedConfig
@@ -52,8 +53,7 @@ def graph_of(subject: Subject) -> Graph:
     try:
         with subject.untouched() as model:
             graph = lower(model, subject.input_shape).bound(torch.float64)
-        for op in graph.operations[1:]:
-            rule_of(op)
+        tried(graph)
     except NotExportable as error:
         text = f"The model is no fixed graph of operators, so no bounds follow: {error}. Mend what is named."
         raise Inconclusive("no_graph", text) from error

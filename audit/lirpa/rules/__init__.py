@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from audit.lirpa.graph import Operation
 from audit.lirpa.rules import (
     bilinear,
@@ -29,6 +31,16 @@ _TOGETHER: dict[str, Rule] = {
 """For operators of which several arguments depend on the pixels, and for quotients that are no scaling."""
 
 
+_EITHER, _PRODUCT = frozenset({0, 1}), frozenset({1, 2})
+_PLACES = {
+    "add": _EITHER, "sub": _EITHER, "rsub": _EITHER, "mul": _EITHER, "div": _EITHER, "matmul": _EITHER, "mm": _EITHER,
+    "bmm": _EITHER, "maximum": _EITHER, "minimum": _EITHER, "pow": _EITHER, "addmm": _PRODUCT, "baddbmm": _PRODUCT,
+}  # fmt: skip
+"""Which arguments may depend on the pixels; of all other operators the first alone."""
+_EXACT = frozenset({torch.float32, torch.float64})
+"""Types whose rounding is covered: integers jump, and shorter floats are coarser than any slack."""
+
+
 class NoRule(Exception):  # noqa: N818 - an outcome, which a probe turns into its own
     """An operator that nothing is known of; the text names it and where it stands."""
 
@@ -41,7 +53,21 @@ def rule_of(op: Operation) -> Rule:
     """
     depend = [isinstance(argument, Operation) for argument in op.args]
     together = sum(depend) > 1 or (op.kind == "div" and (depend[1] or op.kwargs.get("rounding_mode") is not None))
-    rules = _TOGETHER if together else _ALONE
-    if op.kind not in rules:
-        raise NoRule(f"no bounds are known for the operator {op.kind} (in {op.module or op.name})")
+    rules, where = _TOGETHER if together else _ALONE, op.module or op.name
+    if op.dtype not in _EXACT:
+        raise NoRule(f"no bounds are known for values in {str(op.dtype).removeprefix('torch.')} ({op.kind} in {where})")
+    if op.kind not in rules or not (together or _in_its_place(op)):
+        raise NoRule(f"no bounds are known for the operator {op.kind} (in {where})")
     return rules[op.kind]
+
+
+def _in_its_place(op: Operation) -> bool:
+    """Whether no other argument depends on the pixels than those that rules for one look at."""
+    depend = {place for place, argument in enumerate(op.args) if _depends(argument)}
+    if any(map(_depends, op.kwargs.values())):
+        return False
+    return depend <= _PLACES.get(op.kind, frozenset({0}))
+
+
+def _depends(argument: object) -> bool:
+    return isinstance(argument, Operation) or (isinstance(argument, list | tuple) and any(map(_depends, argument)))

@@ -104,7 +104,7 @@ class Linear(Affine):
 
 
 class Filters(Affine):
-    """A convolution with zeros around, transposed or not; the leading 1 is in the place of a batch."""
+    """A convolution with zeros around, transposed or not, of a batch: one image's leading dimension, mostly 1."""
 
     def interval(self, op: Operation, *operands: Interval) -> Interval:
         """The filters on the centre, their absolute values on the radius."""
@@ -112,8 +112,8 @@ class Filters(Affine):
         _, weight, bias, *rest = (*op.args, None)[: max(len(op.args), 3)]
         centre = op.target(x.centre.flatten(0, 1), weight, bias, *rest)
         reach = x.reach(max(weight[0].numel(), weight[:, 0].numel()) + 2)
-        radius = op.target(reach.flatten(0, 1), weight.abs(), None, *rest)
-        return Interval.around(centre[:, None], radius[:, None])
+        radius, lead = op.target(reach.flatten(0, 1), weight.abs(), None, *rest), x.lo.shape[:2]
+        return Interval.around(centre.view(*lead, *centre.shape[1:]), radius.view(*lead, *radius.shape[1:]))
 
 
 class Convolution(Filters):
@@ -130,12 +130,13 @@ class Convolution(Filters):
         stride, padding, dilation = (_pair(op.argument(place, name, default)) for place, name, default in _GEOMETRY)
         groups, weight, bias = op.argument(6, "groups", 1), op.args[1], op.argument(2, "bias")
         images = rows.flatten(0, 1)
-        rest = images.sum((2, 3)) @ bias if bias is not None else rows.new_zeros(len(rows))
+        rest = rows.sum((1, 3, 4)) @ bias if bias is not None else rows.new_zeros(len(rows))
         if at.window is None:
             size = (len(images), *op.operands[0].shape[1:])
             pulled = conv2d_input(size, weight, images, stride, padding, dilation, groups)  # type: ignore[no-untyped-call]
-            return Pulled((pulled[:, None],), rest)
-        pulled = _transposed(images, weight, stride, dilation, groups)[:, None]
+            return Pulled((pulled.view(*rows.shape[:2], *pulled.shape[1:]),), rest)
+        pulled = _transposed(images, weight, stride, dilation, groups)
+        pulled = pulled.reshape(*rows.shape[:2], *pulled.shape[1:])
         below, size = at.window.below(stride, padding, *pulled.shape[-2:]), op.operands[0].shape[-2:]
         if below.leaves(*size):
             pulled = pulled * below.inside(*size)  # what is padding is 0

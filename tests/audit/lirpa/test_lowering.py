@@ -5,6 +5,8 @@ import torch
 from torch import nn
 
 from audit.lirpa.lowering import NotExportable, lower
+from audit.lirpa.rules import NoRule
+from audit.lirpa.trial import tried
 from tests.audit.lirpa.networks import Attention, Residual, perceptron
 from tests.audit.lirpa.soundness import graph_of
 
@@ -104,3 +106,57 @@ def test_a_module_in_training_mode_is_bounded_in_evaluation_mode_and_left_as_it_
     assert not module.block.training
     images = torch.rand(3, 2, 8, 8)
     torch.testing.assert_close(graph.run(images), module.eval()(images), rtol=1e-5, atol=1e-5)
+
+
+class Cast(nn.Module):
+    """A part of it in another type."""
+
+    def __init__(self, dtype):
+        super().__init__()
+        self.dtype, self.head = dtype, nn.Linear(32, 3)
+
+    def forward(self, pixels):
+        return self.head((4 * pixels).to(self.dtype).float().flatten(1))
+
+
+class Table(nn.Module):
+    """Looks values up, or takes weights, by what the pixels are."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how, self.head = how, nn.Linear(32, 3)
+        self.register_buffer("table", torch.rand(5, 32))
+
+    def forward(self, pixels):
+        flat = pixels.flatten(1)
+        if self.how == "index":
+            return self.head(self.table[(4 * flat[:, 0]).long().clamp(0, 4)])
+        if self.how == "weight":
+            return nn.functional.linear(self.table[:1], flat.view(1, 32).expand(3, 32))
+        if self.how == "kernel":
+            return nn.functional.conv2d(torch.ones(1, 2, 5, 5), pixels.view(1, 2, 4, 4))[0].flatten()[None, :3]
+        return torch.addmm(flat[:, :3], self.table[:1], torch.ones(32, 3))
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        (Cast(torch.float16), "values in float16"),
+        (Cast(torch.bfloat16), "values in bfloat16"),
+        (Cast(torch.uint8), "values in uint8"),
+        (Table("index"), "values in int64"),
+        (Table("weight"), "the operator linear"),
+        (Table("kernel"), "the operator conv2d"),
+        (Table("addmm"), "the operator addmm"),
+    ],
+)
+def test_what_no_rule_covers_is_refused_by_name(module, said):
+    graph = graph_of(module, (2, 4, 4))
+
+    with pytest.raises(NoRule, match=f"no bounds are known for {said}"):
+        tried(graph)
+
+
+def test_a_trial_says_where_bounds_are_infinite():
+    assert tried(graph_of(nn.Sequential(perceptron(), nn.LeakyReLU(2.0)), (2, 4, 4))).startswith("leaky_relu (in 1")
+    assert tried(graph_of(perceptron(), (2, 4, 4))) == ""

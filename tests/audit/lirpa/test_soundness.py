@@ -58,3 +58,29 @@ def test_a_wrong_rule_is_caught(monkeypatch, wrong):
 
     with pytest.raises(AssertionError, match=r"a bound is exceeded by|values leave their intervals"):
         check()
+
+
+class Crops(nn.Module):
+    """The quarters of an image as a batch of their own, through convolutions and a layer; the answers are averaged."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second, self.head = nn.Conv2d(2, 4, 3, 1, 1), nn.Conv2d(4, 4, 3, 2, 1), nn.Linear(16, 3)
+
+    def forward(self, pixels):
+        halves = torch.cat(pixels.split(4, 2), 0)
+        quarters = torch.cat(halves.split(4, 3), 0)
+        found = self.head(self.second(self.first(quarters).relu()).relu().flatten(1))
+        return found.view(4, -1, 3).mean(0)
+
+
+@pytest.mark.parametrize("find", [propagate, crown])
+def test_parts_of_an_image_that_become_a_batch_stay_with_their_image(find):
+    graph, region = graph_of(Crops(), (2, 8, 8)), boxes(3, (2, 8, 8), 0.05)
+    known = find(graph, region)
+
+    check_intervals(graph, known, points(region, 100))
+    check_backward(graph, region, known)
+    alone = find(graph, region.only(slice(1, 2)))
+    torch.testing.assert_close(known.intervals[graph.logits].lo[1:2], alone.intervals[graph.logits].lo)

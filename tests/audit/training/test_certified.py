@@ -118,11 +118,20 @@ def test_a_network_without_bounds_is_refused_before_the_first_step(network, spli
         ({"compile": "on"}, "off"),
         ({"precision": "bfloat16"}, "float32"),
         ({"norm": "l2"}, "norm"),
+        ({"box": 0.5}, "Expected box with sabr alone, got it with ibp"),
+        ({"recipe": "sabr", "weight": 0.1}, "Expected weight with mtl-ibp alone, got it with sabr"),
+        ({"recipe": "crown-ibp", "steps": 3}, "Expected steps with sabr or mtl-ibp alone"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(settings, words):
     with pytest.raises(ValueError, match=words):
         CertifiedConfig(**settings)
+
+
+def test_a_network_whose_bounds_are_infinite_is_refused_with_the_operator(split):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.LeakyReLU(2.0), nn.Linear(8, 4))
+    with pytest.raises(TrainingError, match=r"Expected finite bounds to train on, got infinite ones from leaky_relu"):
+        certified(network, split, CertifiedConfig(**SETTINGS))
 
 
 def test_the_radius_widens_without_a_jump_or_a_kink():
