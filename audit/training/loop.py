@@ -21,7 +21,8 @@ from audit.toolkit.statistics import proportion
 from audit.toolkit.tensors import tensors_of, tensors_sha256
 from audit.training import state as states
 from audit.training.bounded import Bounded
-from audit.training.config import AdversarialConfig, CertifiedConfig, TrainingConfig
+from audit.training.choosing import merit
+from audit.training.config import AdversarialConfig, TrainingConfig
 from audit.training.context import TrainingContext
 from audit.training.feed import Feed, augmented
 from audit.training.held_out import WORST, HeldOut
@@ -225,26 +226,13 @@ class _Training:
         kept = next((found for found in state.epochs if found.epoch == state.kept_epoch), None)
         state.epochs.append(epoch)
         state.model = {name: tensor.detach() for name, tensor in tensors_of(self.placed.model).items()}
-        if kept is None or self._merit(epoch) > self._merit(kept):
+        if kept is None or merit(epoch, self.task.config) > merit(kept, self.task.config):
             state.kept_epoch = epoch.epoch
             state.best = {name: tensor.clone() for name, tensor in state.model.items()}
             state.answers = self.held_out.answers()
         state.optimizer = self.optimizer.state_dict()
         if self.file is not None:
             states.save(state, self.file, self.fingerprint)
-
-    def _merit(self, epoch: Epoch) -> tuple[float, ...]:
-        """What an epoch is kept by: certified or robust accuracy where there is one, else accuracy; then a small loss.
-
-        Of certified training, what was reached before the radius was whole comes last: where bounds say nothing yet,
-        they tell no epoch from another.
-        """
-        config = self.task.config
-        if isinstance(config, CertifiedConfig):
-            whole = epoch.epoch >= config.ramp * config.epochs
-            return float(whole), epoch.certified_accuracy or 0.0, -epoch.held_out_loss
-        share = epoch.held_out_accuracy if epoch.robust_accuracy is None else epoch.robust_accuracy
-        return share, -epoch.held_out_loss
 
     def _over(self) -> bool:
         """Whether no further epoch follows; `ending` says why."""
