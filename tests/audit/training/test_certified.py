@@ -22,6 +22,7 @@ from audit.training.recipes import certified, filled, standard
 from audit.training.widening import share_of_radius
 
 EPS = "0.12"
+FOUND: list[float] = []
 SETTINGS = {"epochs": 12, "batch_size": 32, "eps": EPS}
 
 
@@ -38,8 +39,11 @@ def proven(model, split, eps=float(EPS)):
 
 @pytest.fixture
 def plain(model, split, context):
-    trained = train(standard(model, split, TrainingConfig(epochs=12, batch_size=32)), context())
-    return proven(filled(model, trained.weights), split)
+    """What is proven of a training without bounds, which all tests share."""
+    if not FOUND:
+        trained = train(standard(model, split, TrainingConfig(epochs=12, batch_size=32)), context())
+        FOUND.append(proven(filled(model, trained.weights), split))
+    return FOUND[0]
 
 
 @pytest.mark.parametrize(
