@@ -60,7 +60,7 @@ def lower_bounds(
             continue
         (mine, window), rule = waiting.pop(op), rule_of(op)
         if window is not None and (not rule.local(op) or window.height * window.width * 2 > prod(op.shape[-2:])):
-            mine, window = window.spread(mine, *op.shape[-2:]), None
+            mine, window = window.spread(mine, *op.shape[-2:]), None  # most of the whole is no saving
         at = Standing(known, rows.owners, slopes or {}, window)
         if not rule.exact and not relaxed:
             rest = rest + product(mine.clamp(min=0), at.lo(op)) + product(mine.clamp(max=0), at.hi(op))

@@ -64,7 +64,7 @@ class Certifier:
             rows = (~holds & few if again else ~holds).nonzero().flatten()
             if len(rows):
                 mine = region.only(rows)
-                known = self.known(mine, method) if again else intervals.only(rows)
+                known = self._bound_again(mine, method) if again else intervals.only(rows)
                 holds[rows] = self._margins(mine, known, labels[rows], method).amin(1) > slack[rows]
         return holds
 
@@ -82,7 +82,10 @@ class Certifier:
         with torch.no_grad():
             if method not in _BOUND_AGAIN:
                 return propagate(self.graph, region)
-        return crown(self.graph, region, self.steps if method == "alpha-crown" else 0, self.most)
+        return self._bound_again(region, method, self.most)
+
+    def _bound_again(self, region: Region, method: Method, most: int | None = None) -> Known:
+        return crown(self.graph, region, self.steps if method == "alpha-crown" else 0, most)
 
     def radius(self, images: Tensor, labels: Tensor, slack: Tensor, radii: Sequence[float], halvings: int) -> Tensor:
         """The largest radius (n,) float64 found at which each image keeps its label; 0 where none was.

@@ -47,10 +47,12 @@ class Program:
         """The graph with other weights, by which whatever is computed from it can be differentiated.
 
         Args:
-            weights: parameters and buffers by name, as in a state dict; those exported where there is none.
+            weights: parameters and buffers by name, as in a state dict, all on the device where the graph shall be;
+                those exported where there is none.
             dtype: in which everything is computed.
         """
-        return _bound(self.exported, dtype, None, weights)
+        device = next((tensor.device for tensor in weights.values()), None)
+        return _bound(self.exported, dtype, device, weights)
 
 
 def lower(model: nn.Module, shape: tuple[int, ...]) -> Program:

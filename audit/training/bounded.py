@@ -10,7 +10,7 @@ Differs from source: the network is bounded with the statistics of the batch tha
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -70,8 +70,8 @@ class Bounded:
     """Cross-entropy in the worst case; see the head of the file."""
 
     config: CertifiedConfig
-    programs: dict[int, Program] = field(default_factory=dict)
-    """By the identity of the model that is trained; it is exported once."""
+    program: Program
+    """Of the model that is trained, with whichever weights."""
 
     def loss(self, placed: Placed, shown: Shown) -> tuple[Tensor, Tensor]:
         """See `Objective`."""
@@ -87,7 +87,7 @@ class Bounded:
         hits = logits.argmax(dim=1) == labels
         if eps == 0:
             return usual + self._magnitude(placed), hits
-        graph = graph_of(self._program(placed, shown.pixels), placed.model, statistics)
+        graph = graph_of(self.program, placed.model, statistics)
         region = self._region(shown.pixels, images, eps)
         known = propagate(graph, region)
         loss = self._worst(graph, region, known, labels, share)
@@ -103,7 +103,7 @@ class Bounded:
 
     def certified(self, placed: Placed, pixels: Tensor, labels: Tensor) -> Tensor:
         """Which images (n,) keep their label within the whole radius, by bounds in float32: a signal, no proof."""
-        graph = graph_of(self._program(placed, pixels), placed.model, {})
+        graph = graph_of(self.program, placed.model, {})
         eps, slack = pixels.new_full((len(pixels),), self.config.radius), pixels.new_zeros(len(pixels))
         return Certifier(graph, "linf", ("ibp", "crown-ibp")).certified(pixels, labels, eps, slack)
 
@@ -135,8 +135,3 @@ class Bounded:
         if not self.config.l1:
             return 0.0
         return self.config.l1 * torch.stack([weight.abs().sum() for weight in weights_of(placed.model)]).sum()
-
-    def _program(self, placed: Placed, pixels: Tensor) -> Program:
-        if id(placed.model) not in self.programs:
-            self.programs[id(placed.model)] = program_of(placed.model, tuple(pixels.shape[1:]))
-        return self.programs[id(placed.model)]

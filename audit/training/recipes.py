@@ -48,7 +48,7 @@ def certified(model: nn.Module, split: DataSplit, config: CertifiedConfig, name:
         model = copy.deepcopy(model)
         generator = torch.Generator().manual_seed(int(tensors_sha256(tensors_of(model))[:15], 16))
         begin_narrow(model, graph_of(program, model, {}), generator)
-    return Task("certified", model, split, config, Bounded(config), name)
+    return Task("certified", model, split, config, Bounded(config, program), name)
 
 
 def teacher(model: nn.Module, split: DataSplit, config: DistillationConfig, name: str = "teacher") -> Task:
