@@ -19,29 +19,7 @@ from typing import Any
 
 from measuring import RESULTS, machine
 
-NETWORKS = '''
-from torch import nn
-
-
-def small(channels, side, classes):
-    """Two convolutions and two layers."""
-    cells = 32 * (side // 4) ** 2
-    return nn.Sequential(
-        nn.Conv2d(channels, 16, 4, 2, 1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 32, 4, 2, 1), nn.BatchNorm2d(32),
-        nn.ReLU(), nn.Flatten(), nn.Linear(cells, 100), nn.BatchNorm1d(100), nn.ReLU(), nn.Linear(100, classes),
-    )
-
-
-def cnn7(channels, side, classes):
-    """Five convolutions and two layers, with batch normalisation (Shi et al. 2021, arXiv 2103.17268)."""
-    layers, given = [], channels
-    for width, stride in ((64, 1), (64, 1), (128, 2), (128, 1), (128, 1)):
-        layers += [nn.Conv2d(given, width, 3, stride, 1), nn.BatchNorm2d(width), nn.ReLU()]
-        given = width
-    cells = 128 * (side // 2) ** 2
-    layers += [nn.Flatten(), nn.Linear(cells, 512), nn.BatchNorm1d(512), nn.ReLU(), nn.Linear(512, classes)]
-    return nn.Sequential(*layers)
-'''
+NETWORKS = Path(__file__).with_name("networks.py")
 
 
 def called(words: list[str]) -> float:
@@ -58,7 +36,7 @@ def measured(recipe: str, model: list[str], folder: Path, given: argparse.Namesp
     kind = ["standard"] if recipe == "standard" else ["certified", "--recipe", recipe, "--eps", given.eps]
     settings = [] if recipe == "standard" else [word for text in given.set for word in ("--set", text)]
     words = ["train", *kind, *model, "--data", f"train={given.train}", "--data", f"eval={given.eval}", *settings]
-    words += ["--epochs", str(given.epochs), "--out", str(out), *device]
+    words += ["--epochs", str(given.epochs), "--batch-size", str(given.batch_size), "--out", str(out), *device]
     seconds = called(words)
     audit = ["run", *model, "--weights", str(out), "--data", given.eval, "--probe", "certified", "--out", str(run)]
     audit += ["--set", "certified.method=crown-ibp", "--set", f"certified.samples={given.samples}", *device]
@@ -93,6 +71,7 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=10)
     parser.add_argument("--eps", default="0.1")
     parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--recipes", default="standard,ibp,crown-ibp,sabr,mtl-ibp")
     parser.add_argument("--samples", type=int, default=500)
     parser.add_argument("--device", default="cpu")
@@ -103,9 +82,7 @@ def main() -> None:
     target = RESULTS / "certified_training.json"
     stored = json.loads(target.read_text()) if target.exists() else {}
     with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "networks.py"
-        source.write_text(NETWORKS)
-        spec = f"py:{source}:{given.network}?channels={channels}&side={side}&classes={given.classes}"
+        spec = f"py:{NETWORKS}:{given.network}?channels={channels}&side={side}&classes={given.classes}"
         model = ["--model", spec, "--allow-code", "--preprocess", "none"]
         key = f"{given.name} {given.network} {given.eps}"
         entry = stored.setdefault(key, {"epochs": given.epochs, "recipes": []})

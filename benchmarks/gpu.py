@@ -1,12 +1,17 @@
 """What training and attacks take on a GPU, and whether they find there what they should: all in one call.
 
-    python benchmarks/gpu.py [--suite training,evasion,strength,distillation,selfchecks,numerics] [--device cuda]
-                             [--train SPEC] [--eval SPEC] [--samples N] [--train-samples N] [--seeds N] [--quick]
+    python benchmarks/gpu.py [--suite training,evasion,bounds,proofs,strength,distillation,selfchecks,numerics]
+                             [--device cuda] [--train SPEC] [--eval SPEC] [--samples N] [--train-samples N]
+                             [--recipes labels,fgsm-rs] [--seconds S] [--seeds N] [--quick]
 
 - `training`: a ResNet-18 for 32x32 images by labels and by FGSM-RS, as `auto` has it on a GPU: seconds an epoch, what
   the first one takes longer, and the held-out accuracy.
 - `numerics`: the same for a few epochs in float32, in bfloat16 and channels-last, and so compiled.
 - `evasion`: of the network that FGSM-RS gave, the whole Linf curve up to 8/255 with all self-checks.
+- `bounds`: the CNN-7 of certified training for a few epochs, in TF32 and in float32: seconds an epoch; then the probe
+  `certified` on what that gave.
+- `proofs`: the CNN-7 by interval bounds at 8/255 and at 2/255, as many epochs as take `--seconds` each, the curve, and
+  what the probe `certified` proves of the result.
 - `strength`: the same at 8/255, and sample by sample the standard protocol of `benchmarks/evasion.py`, on 1,000 images.
 - `distillation`: the probe on the network that labels gave, with its teacher, student and twin.
 - `selfchecks`: `benchmarks/selfchecks.py` at Linf 0.1 with every subject on the device, a process a subject.
@@ -17,6 +22,7 @@ others alone; the exit code is 1. `--quick` takes a few images and a small netwo
 """
 
 import argparse
+import dataclasses
 import sys
 import tempfile
 import time
@@ -35,6 +41,7 @@ import timm
 import torch
 from evasion import peer, standard, suite
 from measuring import save
+from networks import cnn7, small
 from torch import Tensor, nn
 
 from audit.api import DataSplit, Probe, ProbeConfig, Role, Subject
@@ -51,15 +58,17 @@ from audit.loading.preprocess import Geometry
 from audit.schema import where_text
 from audit.testing import ArraySource
 from audit.toolkit.norms import parse_eps
-from audit.training.config import AdversarialConfig, TrainingConfig
-from audit.training.loop import Trained, train
-from audit.training.recipes import adversarial, filled
+from audit.training.config import AdversarialConfig, CertifiedConfig, TrainingConfig
+from audit.training.loop import Task, Trained, train
+from audit.training.recipes import adversarial, certified, filled
 from audit.training.recipes import standard as by_labels
+from probes.certified import CertifiedConfig as CertifiedProbeConfig
+from probes.certified import certified as certified_probe
 from probes.distillation import DistillationProbeConfig, distillation
 from probes.evasion import EvasionConfig, evasion
 
-CLASSES, SIDE, NOISE, COMPARED = 10, 32, 0.2, 1000
-EPS, EPS_OF_DIGITS = "8/255", "0.1"
+CLASSES, SIDE, NOISE, COMPARED, PROVEN, TIMED_SHARE = 10, 32, 0.2, 1000, 1024, 10
+EPS, EPS_OF_BOUNDS, EPS_OF_DIGITS = "8/255", "2/255", "0.1"
 NUMERICS: dict[str, dict[str, Any]] = {
     "exact": {"precision": "float32", "channels_last": "off", "compile": "off"},
     "eager": {"compile": "off"},
@@ -85,6 +94,8 @@ class Bench:
     eval: DataSplit
     quick: bool
     seeds: int
+    recipes: tuple[str, ...]
+    seconds: float
     models: dict[str, nn.Module] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
 
@@ -100,12 +111,14 @@ class Bench:
             "0" * 64, untrained=lambda seed: network(quick=self.quick),
         )  # fmt: skip
 
-    def probe(self, probe: Probe, config: ProbeConfig, subject: Subject, data: dict[Role, DataSplit]) -> None:
+    def probe(
+        self, probe: Probe, config: ProbeConfig, subject: Subject, data: dict[Role, DataSplit], name: str = ""
+    ) -> None:
         """Runs a probe as `audit run` does; its outcome and what it measured, without intervals."""
         with tempfile.TemporaryDirectory() as folder:
             session = Session(subject, data, RunStore(Path(folder) / "run"), 0, Budget())
             (result, _), seconds = timed(lambda: run_step(Step(probe, config, 0.0), session, session.budget))
-        name, said = probe.id, [f"{note.code}: {note.text}" for note in result.diagnostics]
+        name, said = name or probe.id, [f"{note.code}: {note.text}" for note in result.diagnostics]
         self.figures |= {f"{name}: status": result.status.value, f"{name}: seconds": seconds, f"{name}: said": said}
         if result.reason:
             self.figures[f"{name}: reason"] = result.reason.text
@@ -148,8 +161,8 @@ def timed(work: Callable[[], Any]) -> tuple[Any, float]:
 
 def training(bench: Bench) -> None:
     """The networks that the other suites attack."""
-    for recipe, epochs in EPOCHS.items():
-        trained = _train(bench, recipe, "auto", epochs)
+    for recipe in bench.recipes:
+        trained = _train(bench, recipe, "auto", EPOCHS[recipe])
         bench.models[recipe] = filled(network(quick=bench.quick), trained.weights)
 
 
@@ -166,11 +179,16 @@ def _train(bench: Bench, recipe: str, how: str, epochs: int) -> Trained:
     hard = AdversarialConfig(recipe="fgsm-rs", **plain.model_dump(exclude={"recipe"}))
     model = network(quick=bench.quick)
     task = by_labels(model, bench.train, plain) if recipe == "labels" else adversarial(model, bench.train, hard)
+    return _carried_out(bench, task, f"{recipe}, {how}, {epochs} epochs")
+
+
+def _carried_out(bench: Bench, task: Task, name: str) -> Trained:
+    """The same for a training that is made."""
     ends = [time.perf_counter()]
     context = CommandContext(bench.device, 0, Budget(), Silent())
     trained = train(task, context, watch=lambda *_: ends.append(time.perf_counter()))
     took = np.diff(ends)
-    name, usual = f"{recipe}, {how}, {epochs} epochs", float(np.median(took[1:]))
+    usual = float(np.median(took[1:]))
     bench.figures |= {
         f"{name}: seconds an epoch": round(usual, 2),
         f"{name}: first epoch's extra seconds": round(float(took[0]) - usual, 2),
@@ -187,6 +205,48 @@ def attacking(bench: Bench) -> None:
     config = EvasionConfig(norms="linf", samples=len(bench.eval))  # type: ignore[arg-type]
     config = config.model_copy(update={"steps": 10, "queries": 100}) if bench.quick else config
     bench.probe(evasion, config, bench.subject("fgsm-rs"), {"eval": bench.eval})
+
+
+def bounding(bench: Bench) -> None:
+    """Bounds in every step from the first one on; then what float64 says of the result."""
+    model = (small if bench.quick else cnn7)(3, SIDE, CLASSES)
+    for recipe, precision in (("ibp", "float32"), ("ibp", "tf32"), ("crown-ibp", "tf32")):
+        config = CertifiedConfig.model_validate({
+            "recipe": recipe, "precision": precision, "eps": EPS_OF_BOUNDS, "epochs": TIMED_EPOCHS, "batch_size": BATCH,
+            "augmentation": "flip-crop", "warm_up": 0, "ramp": 1,
+        })  # fmt: skip
+        task = certified(model, bench.train, config)
+        trained = _carried_out(bench, task, f"{recipe}, {precision}, {TIMED_EPOCHS} epochs")
+    subject = dataclasses.replace(bench.subject("labels"), model=filled(model, trained.weights, bench.device))
+    probe = CertifiedProbeConfig(eps_linf=("1/255", EPS_OF_BOUNDS), samples=min(128, len(bench.eval)))
+    bench.probe(certified_probe, probe, subject, {"eval": bench.eval})
+
+
+def proving(bench: Bench) -> None:
+    """How far bounds come in the time that there is."""
+    few = dataclasses.replace(bench.train, order=bench.train.order[: len(bench.train) // TIMED_SHARE])
+    model = (small if bench.quick else cnn7)(3, SIDE, CLASSES)
+    usual: dict[str, Any] = {"recipe": "ibp", "batch_size": BATCH, "augmentation": "flip-crop"}
+    for eps in (EPS, EPS_OF_BOUNDS):
+        timed_with = CertifiedConfig(eps=eps, epochs=2, warm_up=0, ramp=1, **usual)
+        trained = _carried_out(bench, certified(model, few, timed_with), f"ibp at {eps}, a share of the images")
+        took = bench.figures[f"ibp at {eps}, a share of the images: seconds an epoch"] * TIMED_SHARE
+        epochs = max(4, int(bench.seconds / max(took, 1e-3))) if not bench.quick else 4
+        name = f"ibp at {eps}, {epochs} epochs"
+        trained = _carried_out(
+            bench, certified(model, bench.train, CertifiedConfig(eps=eps, epochs=epochs, **usual)), name
+        )
+        keys = ("epoch", "train_loss", "held_out_accuracy", "certified_accuracy")
+        bench.figures[f"{name}: curve"] = [
+            {key: round(getattr(epoch, key), 4) for key in keys} for epoch in trained.log.epochs
+        ]
+        bench.figures[f"{name}: kept epoch"] = trained.log.kept_epoch
+        bench.keep()
+        subject = dataclasses.replace(bench.subject("labels"), model=filled(model, trained.weights, bench.device))
+        probe = CertifiedProbeConfig(eps_linf=(eps,), method="crown-ibp", samples=min(PROVEN, len(bench.eval)),
+                                     second_opinion=0)  # fmt: skip
+        bench.probe(certified_probe, probe, subject, {"eval": bench.eval}, f"certified, trained at {eps}")
+        bench.keep()
 
 
 def strength(bench: Bench) -> None:
@@ -245,6 +305,8 @@ def checking(bench: Bench) -> None:
 SUITES: dict[str, Callable[[Bench], None]] = {
     "training": training,
     "evasion": attacking,
+    "bounds": bounding,
+    "proofs": proving,
     "strength": strength,
     "distillation": distilling,
     "selfchecks": checking,
@@ -261,13 +323,16 @@ def main() -> int:
     parser.add_argument("--eval")
     parser.add_argument("--samples", type=int, default=10_000, help="images that are attacked")
     parser.add_argument("--train-samples", type=int, help="images that are trained on; all by default")
+    parser.add_argument("--recipes", default=",".join(EPOCHS), help="of the suite training")
+    parser.add_argument("--seconds", type=float, default=600, help="of each training of the suite proofs")
     parser.add_argument("--seeds", type=int, default=8, help="of the self-checks")
     parser.add_argument("--quick", action="store_true")
     given = parser.parse_args()
     set_exact_numerics()
     n_train, n_eval = (400, 48) if given.quick else (given.train_samples, given.samples)
     splits = split_of(given.train, "train", n_train), split_of(given.eval, "eval", n_eval)
-    bench = Bench(torch.device(given.device), *splits, quick=given.quick, seeds=given.seeds)
+    bench = Bench(torch.device(given.device), *splits, quick=given.quick, seeds=given.seeds,
+                  recipes=tuple(given.recipes.split(",")), seconds=given.seconds)  # fmt: skip
     bench.figures["images"] = [spec.partition(":")[0] if spec else "patterns" for spec in (given.train, given.eval)]
     failed = 0
     for name in (name for name in SUITES if name in given.suite.split(",")):

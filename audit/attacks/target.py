@@ -12,6 +12,7 @@ from torch import Tensor
 from audit.api import Inconclusive, Subject
 from audit.attacks import losses
 from audit.toolkit.batching import Batching
+from audit.toolkit.tensor_cores import has_tensor_cores, tensor_cores
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,6 +65,8 @@ class Target:
             Inconclusive: `no_gradients` where the logits do not depend differentiably on the pixels; `memory` where
                 not even one row fits.
         """
+        if self.fast:
+            images = images.contiguous(memory_format=torch.channels_last)  # as tensor cores take them
         parts = self.batching.parts(len(images), lambda rows: self._looks(images[rows], rows, loss, gradient))
         gradients = [part.gradient for part in parts if part.gradient is not None]
         return Look(
@@ -139,27 +142,7 @@ def _mean(looks: list[Look]) -> Look:
 
 
 @contextlib.contextmanager
-def tensor_cores() -> Iterator[None]:
-    """Products and convolutions of float32 in TF32, which has its range and ten bits of its fraction.
-
-    For Nvidia GPUs since Ampere; without effect elsewhere.
-    """
-    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = products.allow_tf32, convolutions.allow_tf32
-    products.allow_tf32 = convolutions.allow_tf32 = True
-    try:
-        yield
-    finally:
-        products.allow_tf32, convolutions.allow_tf32 = before
-
-
-@contextlib.contextmanager
 def opened(subject: Subject, *, draws: int = 1, seed: int = 0, fast: bool = False) -> Iterator[Target]:
     """The subject for searching; see `Subject.frozen`. `fast` counts on a GPU alone."""
     with subject.frozen(seed):
         yield Target(subject, fast=fast and has_tensor_cores(subject.device), draws=draws)
-
-
-def has_tensor_cores(device: torch.device) -> bool:
-    """Whether `tensor_cores` could make a difference."""
-    return device.type == "cuda"

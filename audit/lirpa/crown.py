@@ -26,8 +26,9 @@ from audit.lirpa.rules.relu import Bent
 from audit.lirpa.rules.rule import Known
 from audit.toolkit.batching import Batching
 
-VALUES = 1 << 20
-"""Coefficients that a pass holds at its widest operation, about: more no longer fit into a processor's cache."""
+VALUES = {"cpu": 1 << 20, "cuda": 1 << 26}
+"""Coefficients that a pass holds at its widest operation, about, by the kind of device: more no longer fit into a
+processor's cache, fewer leave a GPU idle."""
 
 
 def crown(graph: Graph, region: Region, steps: int = 0, most: int | None = None) -> Known:
@@ -91,15 +92,26 @@ def refined(graph: Graph, region: Region, known: Known, op: Operation, chosen: T
         return torch.stack([low, -raised_bounds(graph, region, known, op, negated, steps)])
 
     if len(sample):
-        low, high = torch.cat(batching(graph).parts(len(sample), ends), dim=1)
+        low, high = torch.cat(batching(graph, lo.device).parts(len(sample), ends), dim=1)
         lo[sample, place] = torch.maximum(lo[sample, place], low)
         hi[sample, place] = torch.minimum(hi[sample, place], high)
     return Interval(lo.view_as(before.lo), hi.view_as(before.hi))
 
 
-def batching(graph: Graph) -> Batching:
-    """How many rows a pass takes at once."""
-    return Batching(max(VALUES // max(prod(op.shape) for op in graph.operations), 1))
+def batching(graph: Graph, device: torch.device, *, relaxed: bool = True) -> Batching:
+    """How many rows a pass takes at once; `relaxed` as in `lower_bounds`."""
+    passed = graph.operations if relaxed else _affine_end(graph)
+    most = VALUES.get(device.type, VALUES["cpu"])
+    return Batching(max(most // max(prod(op.shape) for op in passed), 1))
+
+
+def _affine_end(graph: Graph) -> set[Operation]:
+    """What a pass from the logits meets before it ends at what is not affine, that included."""
+    found = {graph.logits}
+    for op in reversed(graph.operations[1:]):
+        if op in found and rule_of(op).exact:
+            found.update(op.operands)
+    return found
 
 
 def _units(sample: Tensor, place: Tensor, shape: tuple[int, ...], n: int, like: Tensor) -> Rows:

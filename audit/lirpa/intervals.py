@@ -30,15 +30,22 @@ MIXED = frozenset({"conv1d", "conv2d", "linear"})
 """Operators that mix all values of their operand by weights."""
 
 
-def propagate(graph: Graph, region: Region) -> Known:
+def propagate(graph: Graph, region: Region, *, rounded: bool = True) -> Known:
     """The intervals of all operations for images of the region.
+
+    Args:
+        graph: of the network.
+        region: of images.
+        rounded: whether they also hold what rounding may add; where they are trained on, and prove nothing, that is
+            half of the work.
 
     Raises:
         NoRule: for an operator that nothing is known of.
     """
     known, ball = Known({graph.pixels: pixels(region)}), Ball(region)
     for op in graph.operations[1:]:
-        known.intervals[op] = ball.meet(op, step(op, known.intervals))
+        found = _by_rule(op, known.intervals)
+        known.intervals[op] = ball.meet(op, found.said() if rounded else found)
     return known
 
 
@@ -53,7 +60,11 @@ def step(op: Operation, known: Mapping[Operation, Interval]) -> Interval:
     Raises:
         NoRule: where there is none.
     """
-    found = rule_of(op).interval(op, *(known[operand] for operand in op.operands)).said()
+    return _by_rule(op, known).said()
+
+
+def _by_rule(op: Operation, known: Mapping[Operation, Interval]) -> Interval:
+    found = rule_of(op).interval(op, *(known[operand] for operand in op.operands))
     if found.lo.shape != (len(known[op.operands[0]].lo), *op.shape):
         raise NoRule(f"the bounds of {op.kind} (in {op.module or op.name}) have another shape than its values")
     return found

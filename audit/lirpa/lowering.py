@@ -2,7 +2,8 @@
 
 The network is exported in evaluation mode for a batch of one. Operators are decomposed to the core of ATen, except
 those whose bounds are tighter when seen whole; attention is written out, and splitting becomes slicing, so that every
-operation has one value. What does not depend on the pixels is computed once.
+operation has one value. What does not depend on the pixels is computed once, and what scales and moves the channels of
+a layer becomes part of it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from audit.lirpa.decompositions import decompositions
+from audit.lirpa.folding import folded
 from audit.lirpa.graph import Graph, Operation
 from audit.toolkit.modes import evaluating
 
@@ -43,16 +45,17 @@ class Program:
         with torch.no_grad():
             return _bound(self.exported, dtype, device, {})
 
-    def of(self, weights: Mapping[str, Tensor], dtype: torch.dtype = torch.float32) -> Graph:
+    def of(self, weights: Mapping[str, Tensor], dtype: torch.dtype = torch.float32, *, fold: bool = True) -> Graph:
         """The graph with other weights, by which whatever is computed from it can be differentiated.
 
         Args:
             weights: parameters and buffers by name, as in a state dict, all on the device where the graph shall be;
                 those exported where there is none.
             dtype: in which everything is computed.
+            fold: whether layers take in what scales their channels; if not, their weights are the very ones given.
         """
         device = next((tensor.device for tensor in weights.values()), None)
-        return _bound(self.exported, dtype, device, weights)
+        return _bound(self.exported, dtype, device, weights, fold=fold)
 
 
 def lower(model: nn.Module, shape: tuple[int, ...]) -> Program:
@@ -116,6 +119,8 @@ def _bound(
     dtype: torch.dtype,
     device: torch.device | None,
     weights: Mapping[str, Tensor],
+    *,
+    fold: bool = True,
 ) -> Graph:
     known = {node: _converted(value, dtype, device) for node, value in _inputs(exported, weights).items()}
     (given,) = exported.graph_signature.user_inputs
@@ -135,7 +140,10 @@ def _bound(
         args, kwargs = torch.fx.node.map_aggregate((node.args, node.kwargs), found)
         if any(operand in made for operand in node.all_input_nodes):
             operands = tuple(dict.fromkeys(made[operand] for operand in node.all_input_nodes if operand in made))
-            made[node] = _operation(node, tuple(args), dict(kwargs), operands)
+            made[node] = op = _operation(node, tuple(args), dict(kwargs), operands)
+            alone = [operand for operand in node.all_input_nodes if operand in made and len(operand.users) == 1]
+            if fold and len(operands) == 1 and alone:
+                made[node] = folded(operands[0], op) or op
         else:
             known[node] = node.target(*args, **kwargs)
     (name,) = exported.graph_signature.user_outputs
@@ -163,6 +171,8 @@ def _operation(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], operan
     kind = str(target._schema.name if hasattr(target, "_schema") else target).rpartition("::")[-1]
     value = node.meta.get("val")  # what has no single value has no rule either
     shape, dtype = tuple(getattr(value, "shape", ())), getattr(value, "dtype", torch.float32)
+    if target is torch.ops.aten.view.default:
+        target = torch.reshape  # the same values, of whatever memory format the images have
     return Operation(kind, node.name, _module(node), target, args, kwargs, operands, shape, dtype)
 
 

@@ -51,4 +51,6 @@ def bounds_from(
             return raised_bounds(graph, region, known, graph.logits, mine, steps)
         return lower_bounds(graph, region, known, graph.logits, mine, relaxed=relaxed)
 
-    return torch.cat(batching(graph).parts(len(rows), part)).view(len(labels), classes - 1)
+    return torch.cat(batching(graph, rows.device, relaxed=relaxed).parts(len(rows), part)).view(
+        len(labels), classes - 1
+    )

@@ -89,7 +89,7 @@ class Bounded:
             return usual + self._magnitude(placed), hits
         graph = graph_of(self.program, placed.model, statistics)
         region = self._region(shown.pixels, images, eps)
-        known = propagate(graph, region)
+        known = propagate(graph, region, rounded=False)
         loss = self._worst(graph, region, known, labels, share)
         if config.recipe == "mtl-ibp":
             loss = config.weight * loss + (1 - config.weight) * usual

@@ -11,7 +11,7 @@ from audit.toolkit.norms import Norm, canonical_eps, parse_eps
 Optimizer = Literal["adamw", "sgd"]
 Schedule = Literal["one-cycle", "cosine", "constant"]
 Augmentation = Literal["none", "flip", "crop", "flip-crop"]
-Precision = Literal["auto", "float32", "bfloat16"]
+Precision = Literal["auto", "float32", "tf32", "bfloat16"]
 Switch = Literal["auto", "on", "off"]
 
 _ATTACK = ("sabr", "mtl-ibp")
@@ -48,7 +48,8 @@ class TrainingConfig(BaseModel):
     patience: int | None = Field(None, ge=1)
     """Epochs without a better one after which training stops; none by default, as one-cycle is best at its end."""
     precision: Precision = "auto"
-    """auto (bfloat16 for the passes on a GPU that has it), float32 or bfloat16; weights are float32 always."""
+    """Of the passes: auto (bfloat16 on a GPU that has it), float32, tf32 (products of a GPU's tensor cores, with the
+    range of float32; elsewhere float32) or bfloat16. Weights are float32 always."""
     channels_last: Switch = "auto"
     """Memory format of images and weights; auto is on with a GPU."""
     compile: Switch = "auto"
@@ -133,8 +134,9 @@ class CertifiedConfig(TrainingConfig):
     """At its highest; 2e-3 with adamw, 0.1 with sgd."""
     clip: float = Field(10.0, gt=0)
     """Longest gradient, in L2 over all weights; longer ones are shortened to it."""
-    precision: Literal["float32"] = "float32"
-    """Bounds are float32."""
+    precision: Literal["tf32", "float32"] = "tf32"
+    """Of the steps: tf32 (products of a GPU's tensor cores, with the range of float32; elsewhere float32) or float32.
+    What is proven of the result does not depend on it: `audit run` bounds in float64."""
     compile: Literal["off"] = "off"
     """Bounds are not compiled."""
 

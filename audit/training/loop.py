@@ -200,7 +200,7 @@ class _Training:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        with torch.inference_mode(mode=False), torch.enable_grad():
+        with torch.inference_mode(mode=False), torch.enable_grad(), self.placed.arithmetic():
             loss, hits = self.task.objective.loss(self.placed, shown)
             if not loss.requires_grad:
                 raise TrainingError(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 from torch import Tensor, nn
 
 from audit.api.subject import out_of_memory, own_errors_named
+from audit.toolkit.tensor_cores import has_tensor_cores, tensor_cores
 from audit.training.config import Switch, TrainingConfig
 from audit.training.context import TrainingContext
 
@@ -28,6 +31,7 @@ class Placed:
         self._half = config.precision == "bfloat16" or (
             config.precision == "auto" and gpu and torch.cuda.is_bf16_supported()
         )
+        self._coarse = config.precision == "tf32" and has_tensor_cores(self.device)
         last = _wanted(config.channels_last, gpu)
         self._format = torch.channels_last if last else torch.contiguous_format
         self.model = model.to(self.device)
@@ -40,11 +44,16 @@ class Placed:
     @property
     def settings(self) -> dict[str, str]:
         """Precision, memory format and compilation as they are used."""
+        passes = "bfloat16" if self._half else "TF32" if self._coarse else ""
         return {
-            "precision": "bfloat16 passes, float32 weights" if self._half else "float32",
+            "precision": f"{passes} passes, float32 weights" if passes else "float32",
             "memory_format": "channels_last" if self._format is torch.channels_last else "contiguous",
             "compile": "on" if self._compiled is not None else "off",
         }
+
+    def arithmetic(self) -> contextlib.AbstractContextManager[None]:
+        """In which a step computes its loss and its gradients."""
+        return tensor_cores() if self._coarse else contextlib.nullcontext()
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Logits (n, classes) float32, with the graph, as fast as the settings allow."""

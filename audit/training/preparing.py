@@ -64,10 +64,11 @@ def _one_sided(operand: Interval) -> Tensor:
     centre = operand.centre
     off_centre = (centre - centre.mean()).square()
     on, off = operand.lo > 0, operand.hi < 0
-    ratios = ((centre * on).mean() / -(centre * off).mean(), (off_centre * on).sum() / (off_centre * off).sum())
-    if not all(bool(ratio.isfinite()) and bool(ratio > 0) for ratio in ratios):
-        return centre.new_zeros(())  # one side has none: nothing to compare
-    return torch.stack([(TOLERANCE - torch.minimum(ratio, 1 / ratio)).relu() / TOLERANCE for ratio in ratios]).sum()
+    over = torch.stack([(centre * on).mean(), (off_centre * on).mean()])
+    under = torch.stack([-(centre * off).mean(), (off_centre * off).mean()])
+    comparable = ((over > 0) & (under > 0)).all()  # else one side has none; asked of no number, as a GPU runs ahead
+    ratio = torch.where(comparable, over, 1.0) / torch.where(comparable, under, 1.0)
+    return ((TOLERANCE - torch.minimum(ratio, 1 / ratio)).relu() / TOLERANCE).sum()
 
 
 def _first_taken(graph: Graph) -> Operation:

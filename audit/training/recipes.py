@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from audit.api import DataSplit
 from audit.toolkit.tensors import tensors_of, tensors_sha256
-from audit.training.bounded import Bounded, graph_of, program_of
+from audit.training.bounded import Bounded, program_of
 from audit.training.config import AdversarialConfig, CertifiedConfig, DistillationConfig, TrainingConfig
 from audit.training.loop import Task
 from audit.training.objectives import Labels, Teacher, WorstCase
@@ -47,7 +47,7 @@ def certified(model: nn.Module, split: DataSplit, config: CertifiedConfig, name:
     if config.initial == "narrow":
         model = copy.deepcopy(model)
         generator = torch.Generator().manual_seed(int(tensors_sha256(tensors_of(model))[:15], 16))
-        begin_narrow(model, graph_of(program, model, {}), generator)
+        begin_narrow(model, program.of(model.state_dict(keep_vars=True), fold=False), generator)
     return Task("certified", model, split, config, Bounded(config, program), name)
 
 

@@ -71,14 +71,12 @@ WHERE = {"norm": "how a change is measured: linf or l2", "eps": "radius in units
 def certified(subject: Subject, data: Data, config: CertifiedConfig, ctx: RunContext) -> Iterator[Fact]:
     """Controls first, then chunks of samples; whatever the budget cuts, it cuts samples and never tightness."""
     split = data["eval"]
-    n = min(config.samples, len(split))
+    n, size = min(config.samples, len(split)), config.at_once(subject.device.type)
     work = Work(subject, split, graph_of(subject), config)
-    tallies = ctx.map(partial(certify_chunk, work), chunks(config, n))
+    tallies = ctx.map(partial(certify_chunk, work), chunks(config, n, size))
     count = len(config.norms)
     if len(tallies) < count:
-        text = (
-            f"The budget ended before {min(config.chunk, n)} samples were certified in each norm. Raise it, or lower "
-        )
+        text = f"The budget ended before {min(size, n)} samples were certified in each norm. Raise it, or lower "
         raise Inconclusive("budget", text + "certified.chunk.")
     pixels = math.prod(subject.input_shape)
     outcomes = [Outcome.join(norm, pixels, tallies[place::count]) for place, norm in enumerate(config.norms)]

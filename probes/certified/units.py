@@ -62,13 +62,11 @@ def graph_of(subject: Subject) -> Graph:
     return graph
 
 
-def chunks(config: CertifiedConfig, n: int) -> list[Unit]:
+def chunks(config: CertifiedConfig, n: int, size: int) -> list[Unit]:
     """The units of n samples; norms alternate, so that a budget that ends cuts both alike."""
     return [
-        Unit(
-            f"{norm}/{start}-{min(start + config.chunk, n)}", {"norm": norm}, range(start, min(start + config.chunk, n))
-        )
-        for start in range(0, n, config.chunk)
+        Unit(f"{norm}/{start}-{min(start + size, n)}", {"norm": norm}, range(start, min(start + size, n)))
+        for start in range(0, n, size)
         for norm in config.norms
     ]
 

@@ -33,6 +33,8 @@ class Rounded(nn.Module):
 
     def forward(self, pixels):
         self.passes[COARSE[0]] += len(pixels)
+        if COARSE[0]:
+            assert pixels.is_contiguous(memory_format=torch.channels_last), "tensor cores take channels last"
         for layer in self.layers:
             pixels = layer(pixels)
             pixels = pixels.bfloat16().float() if COARSE[0] else pixels

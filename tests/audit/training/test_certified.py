@@ -7,14 +7,16 @@ import pytest
 import torch
 from torch import nn
 
+from audit.engine.prepare import set_exact_numerics
 from audit.errors import TrainingError
 from audit.lirpa.certify import Certifier
 from audit.lirpa.intervals import propagate
 from audit.lirpa.lowering import lower
 from audit.lirpa.region import Region
 from audit.toolkit.modes import evaluating
+from audit.training import placing
 from audit.training.batch_statistics import recorded
-from audit.training.bounded import graph_of, program_of
+from audit.training.bounded import Bounded, graph_of, program_of
 from audit.training.config import CertifiedConfig, TrainingConfig
 from audit.training.loop import train
 from audit.training.preparing import begin_narrow, penalty
@@ -66,6 +68,36 @@ def test_it_gives_certificates_that_a_training_without_does_not(model, split, co
     assert log.kept_epoch >= 6, "the radius was whole from the sixth on"
     assert kept.certified_accuracy == max(epoch.certified_accuracy for epoch in log.epochs[5:])
     assert kept.certified_accuracy == pytest.approx(found, abs=0.2)
+
+
+@pytest.mark.parametrize("settings", [{"augmentation": "flip-crop"}, {"channels_last": "on"}])
+def test_images_of_any_memory_format_are_trained_on(settings, split, context):
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(16, 4))
+    config = CertifiedConfig(epochs=2, batch_size=64, eps="0.01", **settings)
+    log = train(certified(network, split, config), context()).log
+    assert log.epochs[-1].certified_accuracy is not None
+    assert log.settings["memory_format"] == ("channels_last" if "channels_last" in settings else "contiguous")
+
+
+@pytest.mark.parametrize(("precision", "coarse"), [("tf32", True), ("float32", False)])
+def test_steps_are_coarse_on_tensor_cores_and_what_is_held_out_is_not(
+    precision, coarse, model, split, context, monkeypatch
+):
+    monkeypatch.setattr(placing, "has_tensor_cores", lambda device: True)
+    seen = []
+    for name in ("loss", "certified"):
+        plain = getattr(Bounded, name)
+
+        def noted(*args, plain=plain, name=name):
+            seen.append((name, torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32))
+            return plain(*args)
+
+        monkeypatch.setattr(Bounded, name, noted)
+    set_exact_numerics()
+    config = CertifiedConfig(**SETTINGS | {"epochs": 1}, precision=precision)
+    log = train(certified(model, split, config), context()).log
+    assert set(seen) == {("loss", coarse, coarse), ("certified", False, False)}
+    assert log.settings["precision"] == ("TF32 passes, float32 weights" if coarse else "float32")
 
 
 def test_interrupted_it_ends_with_the_same_weights(model, split, context, tmp_path):
