@@ -122,16 +122,30 @@ def headlines(result: ProbeResult, registry: Registry, judged: Iterable[str]) ->
     wanted = frozenset(judged)
     first_of_metric: dict[str, Measurement] = {}
     for measurement in result.measurements:
-        first = first_of_metric.setdefault(measurement.metric, measurement)
-        grown = "eps" in measurement.where and _but_eps(measurement) == _but_eps(first)
-        if grown and measurement.claim is not Claim.ESTIMATE:
-            first_of_metric[measurement.metric] = measurement  # of a bound over growing radii, the last says most
+        if _says_more(measurement, first_of_metric.setdefault(measurement.metric, measurement)):
+            first_of_metric[measurement.metric] = measurement
+    _bracket(first_of_metric, result.measurements)
     settings = Counter(measurement.metric for measurement in result.measurements)
     in_order = sorted(first_of_metric.values(), key=lambda m: registry.place(m.metric))
     telling = [m for m in in_order if settings[m.metric] <= _TOO_MANY_SETTINGS]
     ranked = [m for m in result.measurements if measurement_id(m.metric, m.where) in wanted]
     ranked += [m for m in telling or in_order if m not in ranked]
     return tuple(number_of(measurement, registry) for measurement in ranked[:_HEADLINES])
+
+
+def _says_more(later: Measurement, first: Measurement) -> bool:
+    """Of a bound over growing radii, the last says most; of a lower one, the last that says anything."""
+    if "eps" not in later.where or _but_eps(later) != _but_eps(first):
+        return False
+    return later.claim is Claim.UPPER_BOUND or (later.claim is Claim.LOWER_BOUND and later.value > 0)
+
+
+def _bracket(chosen: dict[str, Measurement], found: Iterable[Measurement]) -> None:
+    """Has upper bounds stated where the lower ones are, as together they say more."""
+    places = [measurement.where for measurement in chosen.values() if measurement.claim is Claim.LOWER_BOUND]
+    for measurement in found:
+        if measurement.claim is Claim.UPPER_BOUND and measurement.where in places:
+            chosen[measurement.metric] = measurement
 
 
 def _but_eps(measurement: Measurement) -> dict[str, str | int | float | bool]:

@@ -213,7 +213,7 @@ class _Work:
         return trained
 
     def _look_at_accuracy(self, trained: Trained) -> None:
-        """A model that learnt nothing is not handed over without a word."""
+        """A model that learnt nothing, or of which nothing is proven, is not handed over without a word."""
         commonest = float(np.bincount(self.split.labels[self.split.order]).max()) / len(self.split)
         log = trained.log
         if log.held_out.interval.low <= commonest:
@@ -222,6 +222,10 @@ class _Work:
             )
             text += f"better than always answering the commonest label ({commonest:.1%}); train longer or otherwise"
             self.ctx.diagnose(f"learnt_nothing_{log.name}", text)
+        if log.epochs[log.kept_epoch - 1].certified_accuracy == 0:
+            text = f"bounds hold for none of the held-out images within linf {log.config['eps']}; nothing is proven "
+            text += "there: train longer, at a smaller radius, or a smaller network"
+            self.ctx.diagnose("nothing_certified", text)
 
     def _read_back(self, trained: Trained) -> Test | None:
         """Loads the file as any user would, compares answers, and tests on images kept apart where there are any."""

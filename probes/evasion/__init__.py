@@ -97,7 +97,7 @@ def evasion(subject: Subject, data: Data, config: EvasionConfig, ctx: RunContext
     controls = ctx.map(partial(attack_chunk, subject, split, None), control_units(config, subject.input_shape, n))
     twin = trained_twin(subject, data, config, ctx)
     work = partial(attack_chunk, subject, split, twin)
-    size = config.at_once(subject.device.type)
+    size = config.at_once(subject.device.type, math.prod(subject.input_shape))
     units = chunks(config, n, size, twin.digest if twin else "")
     outcomes = _outcomes(config, math.prod(subject.input_shape), ctx.map(work, units))
     if len(controls) < len(config.norms) or len(outcomes) < len(config.norms):

@@ -31,6 +31,8 @@ CONTROLLED = 64
 """Samples of the positive control, at most."""
 PRESSED, SQUARE_PRESSED = 64, 32
 """First samples of a run on which, where they stand, a longer search and all of Square's queries check the plan's."""
+VALUES_ON_GPU = 1 << 24
+"""Pixel values of the samples that are attacked together on a GPU, about."""
 DRAWS = 20
 """Passes that a search takes the mean of where the model answers at random (Athalye et al. 2018, arXiv 1802.00420)."""
 VOTES = 5
@@ -85,7 +87,8 @@ class EvasionConfig(ProbeConfig):
     samples: int = Field(default=512, ge=1)
     """First samples of the permuted order; fewer when the split is shorter."""
     chunk: int | None = Field(default=None, ge=1)
-    """Samples attacked together, and lost together when a run is killed; by default 128, and 1024 on a GPU."""
+    """Samples attacked together, and lost together when a run is killed; by default 128, and on a GPU 1024 to 4096,
+    the more the smaller the images are."""
     precision: Literal["auto", "float32"] = "auto"
     """auto searches on a GPU's tensor cores (TF32), and computes again exactly what seems to fool the model. Whatever
     is reported is verified in float32."""
@@ -94,9 +97,12 @@ class EvasionConfig(ProbeConfig):
         """Whether there is a radius above 0."""
         return any(parse_eps(text, norm) > 0 for text in self.radii(norm))
 
-    def at_once(self, device: str) -> int:
-        """Samples attacked together on a type of device."""
-        return self.chunk or (128 if device == "cpu" else 1024)
+    def at_once(self, device: str, values: int) -> int:
+        """Samples of so many pixel values attacked together on a type of device.
+
+        Searches end one look after another with ever fewer rows, which leaves a GPU idle once a chunk.
+        """
+        return self.chunk or (128 if device == "cpu" else min(max(VALUES_ON_GPU // values, 1024), 4096))
 
     @model_validator(mode="after")
     def _radii_for_every_norm(self) -> Self:

@@ -101,6 +101,22 @@ def test_of_bounds_over_radii_the_last_leads_and_of_others_the_first():
     assert [number.setting for number in numbers] == ["eps = 2", "model = 1"]
 
 
+@pytest.mark.parametrize(("proven", "eps"), [((0.9, 0.5, 0.0), "2"), ((0.0, 0.0, 0.0), "1"), ((0.9, 0.5, 0.1), "3")])
+def test_a_bracket_is_stated_at_the_largest_radius_at_which_its_lower_end_says_anything(proven, eps):
+    found = tuple(
+        sample._share(f"certified.{metric}", value, 0.1, 100, claim, norm="linf", eps=str(place + 1))
+        for place, low in enumerate(proven)
+        for metric, value, claim in (
+            ("certified_accuracy", low, Claim.LOWER_BOUND), ("attacked_accuracy", 0.95, Claim.UPPER_BOUND),
+        )
+    )  # fmt: skip
+    result = ProbeResult(probe="certified", version=1, status=Status.MEASURED, measurements=found)
+    numbers = headlines(result, Registry(sample.record(())), ())
+    assert [(number.metric, number.setting) for number in numbers] == [
+        (f"certified.{metric}", f"eps = {eps}, norm = linf") for metric in ("certified_accuracy", "attacked_accuracy")
+    ]
+
+
 def test_the_metric_that_is_declared_first_leads_in_the_first_norm():
     told = [("evasion.clean_accuracy", Claim.ESTIMATE, {})]
     told += [("evasion.robust_accuracy", Claim.UPPER_BOUND, {"norm": norm, "eps": eps})

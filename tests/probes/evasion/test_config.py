@@ -24,6 +24,12 @@ def test_defaults_are_the_documented_protocol():
     )
 
 
+def test_a_gpu_is_given_more_samples_at_once_the_smaller_the_images_are():
+    assert [EvasionConfig().at_once("cuda", 3 * side**2) for side in (32, 50, 224)] == [4096, 2236, 1024]
+    assert EvasionConfig().at_once("cpu", 3072) == 128
+    assert EvasionConfig(chunk=7).at_once("cuda", 3072) == 7
+
+
 def test_the_text_says_what_is_done():
     few = EvasionConfig(attacks="pgd,apgd-t", restarts=2, steps=10, queries=80).attack_text(3)
     assert few == (
