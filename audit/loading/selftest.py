@@ -94,9 +94,9 @@ def preprocessing_selftest(
                 model, other, loaded.subject.device, batch_size, least
             )
         except Exception as error:  # networks and guards of compiled programs raise any kind
-            if isinstance(error, PrerequisiteError) or geometry == loaded.preprocessing.geometry:
+            if isinstance(error, PrerequisiteError):
                 raise
-            continue  # the network does not take images of the native size
+            continue  # the network takes no images of the native size, or no such pixels, as one that looks them up
         options[alternative.name] = alternative.preprocessing.option()
     return (_judge(declared, results, options),)
 
@@ -175,7 +175,7 @@ def _judge(
         f"{name} {correct.mean():.1%}" + ("" if len(correct) == n else f" (of the first {len(correct)})")
         for name, correct in results.items()
     )
-    facts = f"accuracy on {n} samples: declared {declared.mean():.1%}; {table}"
+    facts = f"accuracy on {n} samples: declared {declared.mean():.1%}; {table or 'no other was taken by the network'}"
     whole = [name for name, correct in results.items() if len(correct) == n]
     best = max(whole, key=lambda name: float(results[name].mean()), default=None)
     if best is None:

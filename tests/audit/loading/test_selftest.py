@@ -129,6 +129,16 @@ def test_a_few_samples_prove_nothing(tmp_path: Path) -> None:
     assert preprocessing_selftest(load(tmp_path, "none"), maker, n=0) == ()
 
 
+def test_pixels_that_a_network_does_not_take_are_no_alternative_and_no_defect(tmp_path: Path) -> None:
+    looked_up = "nn.functional.embedding((x * 255).round().long(), torch.arange(256.0)[:, None]).flatten(1)"
+    looking_up = CODE.replace("torch.nn.functional.interpolate(x, (8, 8)).flatten(1)", looked_up)
+    loaded = load(tmp_path, "none", looking_up)
+    (diagnostic,) = preprocessing_selftest(loaded, split_maker(loaded), native_shape=(3, 8, 8))
+    assert diagnostic.severity == "info"
+    assert "declared 100.0%; blue first" in diagnostic.text
+    assert "0.5" not in diagnostic.text
+
+
 def test_what_is_declared_is_not_compared_with_itself(tmp_path: Path) -> None:
     names = {alternative.name for alternative in alternatives(load(tmp_path, "imagenet").preprocessing, (3, 8, 8))}
     assert names == {
