@@ -49,6 +49,8 @@ def measured(recipe: str, model: list[str], folder: Path, given: argparse.Namesp
     return {
         "recipe": recipe,
         "settings": given.set if recipe != "standard" else [],
+        "epochs": given.epochs,
+        "batch_size": given.batch_size,
         "curve": [{key: epoch[key] for key in keys} for epoch in log["epochs"]],
         "kept_epoch": log["kept_epoch"],
         "trained_on": log["n_train"],
@@ -85,7 +87,7 @@ def main() -> None:
         spec = f"py:{NETWORKS}:{given.network}?channels={channels}&side={side}&classes={given.classes}"
         model = ["--model", spec, "--allow-code", "--preprocess", "none"]
         key = f"{given.name} {given.network} {given.eps}"
-        entry = stored.setdefault(key, {"epochs": given.epochs, "recipes": []})
+        entry = stored.setdefault(key, {"recipes": []})
         for recipe in given.recipes.split(","):
             found = measured(recipe, model, Path(folder), given) | {"machine": machine()}
             entry["recipes"] = [each for each in entry["recipes"] if each["recipe"] != recipe] + [found]

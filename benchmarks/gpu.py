@@ -86,6 +86,8 @@ class Bench:
         train: what networks are trained on.
         eval: what they are attacked on.
         models: networks by the recipe that trained them.
+        recipes: of the suite `training`; what it leaves out is attacked untrained.
+        seconds: of each training of the suite `proofs`.
         figures: the table.
     """
 
@@ -174,7 +176,7 @@ def numerics(bench: Bench) -> None:
 
 
 def _train(bench: Bench, recipe: str, how: str, epochs: int) -> Trained:
-    """Trains from the same beginning; the figures are kept at once."""
+    """Trains by a recipe from the same beginning."""
     plain = TrainingConfig(epochs=epochs, batch_size=BATCH, augmentation="flip-crop", **NUMERICS[how])
     hard = AdversarialConfig(recipe="fgsm-rs", **plain.model_dump(exclude={"recipe"}))
     model = network(quick=bench.quick)
@@ -183,7 +185,7 @@ def _train(bench: Bench, recipe: str, how: str, epochs: int) -> Trained:
 
 
 def _carried_out(bench: Bench, task: Task, name: str) -> Trained:
-    """The same for a training that is made."""
+    """Carries out a training; the figures are kept at once."""
     ends = [time.perf_counter()]
     context = CommandContext(bench.device, 0, Budget(), Silent())
     trained = train(task, context, watch=lambda *_: ends.append(time.perf_counter()))
@@ -208,7 +210,7 @@ def attacking(bench: Bench) -> None:
 
 
 def bounding(bench: Bench) -> None:
-    """Bounds in every step from the first one on; then what float64 says of the result."""
+    """Bounds in every step from the first one on; then what float64 says of the last training's result."""
     model = (small if bench.quick else cnn7)(3, SIDE, CLASSES)
     for recipe, precision in (("ibp", "float32"), ("ibp", "tf32"), ("crown-ibp", "tf32")):
         config = CertifiedConfig.model_validate({
@@ -229,7 +231,7 @@ def proving(bench: Bench) -> None:
     usual: dict[str, Any] = {"recipe": "ibp", "batch_size": BATCH, "augmentation": "flip-crop"}
     for eps in (EPS, EPS_OF_BOUNDS):
         timed_with = CertifiedConfig(eps=eps, epochs=2, warm_up=0, ramp=1, **usual)
-        trained = _carried_out(bench, certified(model, few, timed_with), f"ibp at {eps}, a share of the images")
+        _carried_out(bench, certified(model, few, timed_with), f"ibp at {eps}, a share of the images")
         took = bench.figures[f"ibp at {eps}, a share of the images: seconds an epoch"] * TIMED_SHARE
         epochs = max(4, int(bench.seconds / max(took, 1e-3))) if not bench.quick else 4
         name = f"ibp at {eps}, {epochs} epochs"

@@ -122,9 +122,13 @@ def headlines(result: ProbeResult, registry: Registry, judged: Iterable[str]) ->
     wanted = frozenset(judged)
     first_of_metric: dict[str, Measurement] = {}
     for measurement in result.measurements:
-        if _says_more(measurement, first_of_metric.setdefault(measurement.metric, measurement)):
+        chosen = first_of_metric.setdefault(measurement.metric, measurement)
+        if _says_more(measurement, chosen, proves=_proves(measurement, registry)):
             first_of_metric[measurement.metric] = measurement
-    _bracket(first_of_metric, result.measurements)
+    proven = [chosen.where for chosen in first_of_metric.values() if _proves(chosen, registry)]
+    for measurement in result.measurements:
+        if measurement.claim is Claim.UPPER_BOUND and measurement.where in proven:
+            first_of_metric[measurement.metric] = measurement  # the other end of a bracket, at the same radius
     settings = Counter(measurement.metric for measurement in result.measurements)
     in_order = sorted(first_of_metric.values(), key=lambda m: registry.place(m.metric))
     telling = [m for m in in_order if settings[m.metric] <= _TOO_MANY_SETTINGS]
@@ -133,19 +137,17 @@ def headlines(result: ProbeResult, registry: Registry, judged: Iterable[str]) ->
     return tuple(number_of(measurement, registry) for measurement in ranked[:_HEADLINES])
 
 
-def _says_more(later: Measurement, first: Measurement) -> bool:
-    """Of a bound over growing radii, the last says most; of a lower one, the last that says anything."""
-    if "eps" not in later.where or _but_eps(later) != _but_eps(first):
+def _says_more(later: Measurement, chosen: Measurement, *, proves: bool) -> bool:
+    """Of a bound over growing radii, the last says most; of what is proven, the last that says anything."""
+    if "eps" not in later.where or _but_eps(later) != _but_eps(chosen):
         return False
-    return later.claim is Claim.UPPER_BOUND or (later.claim is Claim.LOWER_BOUND and later.value > 0)
+    return later.value > 0 if proves else later.claim is not Claim.ESTIMATE
 
 
-def _bracket(chosen: dict[str, Measurement], found: Iterable[Measurement]) -> None:
-    """Has upper bounds stated where the lower ones are, as together they say more."""
-    places = [measurement.where for measurement in chosen.values() if measurement.claim is Claim.LOWER_BOUND]
-    for measurement in found:
-        if measurement.claim is Claim.UPPER_BOUND and measurement.where in places:
-            chosen[measurement.metric] = measurement
+def _proves(measurement: Measurement, registry: Registry) -> bool:
+    """Whether it is a lower bound of something good."""
+    spec = registry.spec(measurement.metric)
+    return measurement.claim is Claim.LOWER_BOUND and spec is not None and spec.better == "higher"
 
 
 def _but_eps(measurement: Measurement) -> dict[str, str | int | float | bool]:

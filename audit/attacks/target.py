@@ -11,6 +11,7 @@ from torch import Tensor
 
 from audit.api import Inconclusive, Subject
 from audit.attacks import losses
+from audit.errors import SubjectError
 from audit.toolkit.batching import Batching
 from audit.toolkit.tensor_cores import has_tensor_cores, tensor_cores
 
@@ -43,6 +44,7 @@ class Target:
         draws: passes that each look is the mean of; more than 1 for a model that answers at random (expectation over
             transformations, Athalye et al. 2018, arXiv 1802.00420).
         batching: how many rows fit into memory together, as far as is known.
+        needs_contiguous: whether the model was seen to fail on images in channels-last memory.
         forwards, backwards: rows that were passed so far, each draw counted, tries that did not fit as well.
     """
 
@@ -50,6 +52,7 @@ class Target:
     fast: bool = False
     draws: int = 1
     batching: Batching = field(default_factory=Batching)
+    needs_contiguous: bool = field(default=False, init=False)
     forwards: int = field(default=0, init=False)
     backwards: int = field(default=0, init=False)
 
@@ -65,8 +68,6 @@ class Target:
             Inconclusive: `no_gradients` where the logits do not depend differentiably on the pixels; `memory` where
                 not even one row fits.
         """
-        if self.fast:
-            images = images.contiguous(memory_format=torch.channels_last)  # as tensor cores take them
         parts = self.batching.parts(len(images), lambda rows: self._looks(images[rows], rows, loss, gradient))
         gradients = [part.gradient for part in parts if part.gradient is not None]
         return Look(
@@ -93,12 +94,21 @@ class Target:
         if not self.fast or self.draws > 1:
             return self.look(images, loss, gradient=gradient)
         with tensor_cores():
-            look = self.look(images, loss, gradient=gradient)
+            look = self._coarse(images, loss, gradient=gradient)
         rows = (~(losses.margin(look.logits, labels) < 0)).nonzero().flatten()
         if not len(rows):
             return look
         exact = self.logits(images[rows]).to(look.logits.device)
         return replace(look, logits=look.logits.index_copy(0, rows, exact))
+
+    def _coarse(self, images: Tensor, loss: Callable[[Tensor, slice], Tensor], *, gradient: bool) -> Look:
+        """A look in the memory format that tensor cores take, unless the model needs the usual one."""
+        if not self.needs_contiguous:
+            try:
+                return self.look(images.contiguous(memory_format=torch.channels_last), loss, gradient=gradient)
+            except SubjectError:  # it flattens by `view`, say; what is wrong otherwise shows again
+                self.needs_contiguous = True
+        return self.look(images, loss, gradient=gradient)
 
     def logits(self, images: Tensor) -> Tensor:
         """Logits (n, k) of images on any device, on the CPU; of a single pass."""

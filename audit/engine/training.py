@@ -25,6 +25,7 @@ from audit.loading.weights import digest_of
 from audit.schema import SubjectInfo, dump_json
 from audit.toolkit.writing import write_whole, writing_alone
 from audit.training.config import AdversarialConfig, CertifiedConfig, DistillationConfig, TrainingConfig
+from audit.training.held_out import BOUNDED
 from audit.training.loop import Task, Trained, train
 from audit.training.recipes import adversarial, certified, filled, standard, student, teacher
 from audit.training.record import Test, TrainingRecord
@@ -223,8 +224,8 @@ class _Work:
             text += f"better than always answering the commonest label ({commonest:.1%}); train longer or otherwise"
             self.ctx.diagnose(f"learnt_nothing_{log.name}", text)
         if log.epochs[log.kept_epoch - 1].certified_accuracy == 0:
-            text = f"bounds hold for none of the held-out images within linf {log.config['eps']}; nothing is proven "
-            text += "there: train longer, at a smaller radius, or a smaller network"
+            text = f"bounds hold for none of {min(BOUNDED, log.n_held_out)} held-out images within linf "
+            text += f"{log.config['eps']}: train longer, or for a smaller radius, or take a smaller network"
             self.ctx.diagnose("nothing_certified", text)
 
     def _read_back(self, trained: Trained) -> Test | None:

@@ -26,7 +26,6 @@ class CommandContext:
     def __init__(self, device: torch.device, seed: int, budget: Budget, reporter: Reporter) -> None:
         self.device, self.seed, self.budget, self.reporter = device, seed, budget, reporter
         self.notices: dict[str, Diagnostic] = {}
-        self._ended = 0
 
     def torch_generator(self, purpose: str) -> torch.Generator:
         """See `TrainingContext`."""
@@ -47,10 +46,7 @@ class CommandContext:
             self.reporter.note(f"{'warning' if severity == 'warning' else 'note'}: {text}")
 
     def watch(self, epoch: Epoch, of: int) -> None:
-        """A line for an epoch that ended, and one before the first where earlier ones had ended in another run."""
-        if epoch.epoch > 1 and epoch.epoch != self._ended + 1:
-            self.reporter.note(f"note: goes on after epoch {epoch.epoch - 1}, the last that ended before")
-        self._ended = epoch.epoch
+        """A line for an epoch that ended."""
         robust = "" if epoch.robust_accuracy is None else f", under attack {epoch.robust_accuracy:.1%}"
         certified = "" if epoch.certified_accuracy is None else f", certified {epoch.certified_accuracy:.1%}"
         said = f"loss {epoch.train_loss:.4g}, held-out accuracy {epoch.held_out_accuracy:.1%}{robust}{certified}"

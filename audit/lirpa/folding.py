@@ -1,7 +1,8 @@
 """Factors and terms of single channels, as of batch normalisation, taken into the layer before.
 
 A layer w x + b, times s and plus t channel by channel, is the layer (s w) x + (s b + t). Its bounds are those of the
-three operations one after another, in a third of the time.
+three operations one after another, in a third of the time. The new weights are rounded once, as is all else that does
+not depend on the pixels, such as the factors of batch normalisation themselves.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ def folded(layer: Operation, op: Operation) -> Operation | None:
     if layer.kind not in _CHANNELS or op.kind not in ("mul", "add") or op.kwargs or layer.kwargs or len(constants) != 1:
         return None
     weight, bias = layer.args[1], layer.args[2] if len(layer.args) > 2 else None
-    values = _a_channel(constants[0], len(weight), _CHANNELS[layer.kind])
+    if not isinstance(weight, Tensor) or weight.dim() < 2 or isinstance(bias, Operation):
+        return None  # they depend on the pixels, too
+    values = _a_channel(constants[0].to(weight.dtype), len(weight), _CHANNELS[layer.kind])
     if values is None or op.shape != layer.shape:
         return None
     if op.kind == "mul":

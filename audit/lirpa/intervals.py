@@ -36,8 +36,8 @@ def propagate(graph: Graph, region: Region, *, rounded: bool = True) -> Known:
     Args:
         graph: of the network.
         region: of images.
-        rounded: whether they also hold what rounding may add; where they are trained on, and prove nothing, that is
-            half of the work.
+        rounded: whether they also hold what rounding may add, and are infinite where they are no numbers. False in
+            training, where nothing is proven: half of the work.
 
     Raises:
         NoRule: for an operator that nothing is known of.
@@ -111,7 +111,15 @@ class Ball:
 
 def _keeps_apart(op: Operation) -> bool:
     """Whether each value hangs on one value of the operand, and no two on the same."""
-    return op.kind in APART and prod(op.shape) <= prod(op.operands[0].shape)
+    return (op.kind in APART or _picks(op)) and prod(op.shape) <= prod(op.operands[0].shape)
+
+
+def _picks(op: Operation) -> bool:
+    """Whether a 1x1 convolution makes each channel of one of the operand's, as a normalisation written so does."""
+    if op.kind != "conv2d" or tuple(op.args[1].shape[2:]) != (1, 1) or op.argument(6, "groups", 1) != 1:
+        return False
+    taken = op.args[1].flatten(1) != 0
+    return bool((taken.sum(0) <= 1).all() & (taken.sum(1) <= 1).all())
 
 
 def _within(op: Operation, centre: Tensor, speed: Tensor, radius: Tensor) -> Interval:

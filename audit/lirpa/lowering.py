@@ -141,11 +141,11 @@ def _bound(
         if any(operand in made for operand in node.all_input_nodes):
             operands = tuple(dict.fromkeys(made[operand] for operand in node.all_input_nodes if operand in made))
             made[node] = op = _operation(node, tuple(args), dict(kwargs), operands)
-            alone = [operand for operand in node.all_input_nodes if operand in made and len(operand.users) == 1]
-            if fold and len(operands) == 1 and alone:
+            used_once = all(len(operand.users) == 1 for operand in node.all_input_nodes if operand in made)
+            if fold and len(operands) == 1 and used_once:
                 made[node] = folded(operands[0], op) or op
         else:
-            known[node] = node.target(*args, **kwargs)
+            known[node] = _target(node)(*args, **kwargs)
     (name,) = exported.graph_signature.user_outputs
     return Graph(tuple(_alive(made, pixels, next(node for node in exported.graph.nodes if node.name == name))))
 
@@ -171,9 +171,12 @@ def _operation(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], operan
     kind = str(target._schema.name if hasattr(target, "_schema") else target).rpartition("::")[-1]
     value = node.meta.get("val")  # what has no single value has no rule either
     shape, dtype = tuple(getattr(value, "shape", ())), getattr(value, "dtype", torch.float32)
-    if target is torch.ops.aten.view.default:
-        target = torch.reshape  # the same values, of whatever memory format the images have
-    return Operation(kind, node.name, _module(node), target, args, kwargs, operands, shape, dtype)
+    return Operation(kind, node.name, _module(node), _target(node), args, kwargs, operands, shape, dtype)
+
+
+def _target(node: Node) -> Any:
+    """What computes a node; views are reshaped, as images and weights may have any memory format."""
+    return torch.reshape if node.target is torch.ops.aten.view.default else node.target
 
 
 def _module(node: Node) -> str:

@@ -94,7 +94,7 @@ def preprocessing_selftest(
                 model, other, loaded.subject.device, batch_size, least
             )
         except Exception as error:  # networks and guards of compiled programs raise any kind
-            if isinstance(error, PrerequisiteError):
+            if isinstance(error, PrerequisiteError) or "CUDA error" in str(error):  # after which nothing works there
                 raise
             continue  # the network takes no images of the native size, or no such pixels, as one that looks them up
         options[alternative.name] = alternative.preprocessing.option()

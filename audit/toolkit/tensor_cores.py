@@ -7,6 +7,9 @@ from collections.abc import Iterator
 
 import torch
 
+AMPERE = (8, 0)
+"""The first capability with TF32."""
+
 
 @contextlib.contextmanager
 def tensor_cores() -> Iterator[None]:
@@ -25,4 +28,4 @@ def tensor_cores() -> Iterator[None]:
 
 def has_tensor_cores(device: torch.device) -> bool:
     """Whether `tensor_cores` could make a difference."""
-    return device.type == "cuda"
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= AMPERE

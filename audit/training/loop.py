@@ -129,7 +129,8 @@ class _Training:
         model = copy.deepcopy(task.model)
         self.initial = tensors_sha256(tensors_of(model))
         self.images = Feed(task.split, range(n_held_out, len(task.split)), ctx)
-        self.steps = sum(1 for size in self._sizes() if size > 1)
+        whole, rest = divmod(len(self.images), config.batch_size)
+        self.steps = whole + (rest > 1)  # a single image has no statistics
         self.placed = Placed(model, config, ctx, self.steps * config.epochs)
         kept_apart = Feed(task.split, range(n_held_out), ctx)
         self.held_out = HeldOut(self.placed, kept_apart, task.objective, config.batch_size)
@@ -145,9 +146,10 @@ class _Training:
             self.state = found
             self.placed.model.load_state_dict(found.model, strict=False)
             self.optimizer.load_state_dict(found.optimizer)
-        left = (self.task.config.epochs - len(self.state.epochs)) * self.steps
+        ended = len(self.state.epochs)
         if not self._over():
-            for _ in self.ctx.progress(self._all_steps(), self.task.name, left):
+            what = f"{self.task.name}, from epoch {ended + 1} on" if ended else self.task.name
+            for _ in self.ctx.progress(self._all_steps(), what, (self.task.config.epochs - ended) * self.steps):
                 pass
         if self.state.epochs[self.state.kept_epoch - 1].held_out_loss >= WORST:
             raise self._astray("answers of NaN or infinity after every epoch")
@@ -252,10 +254,6 @@ class _Training:
         else:
             return False
         return True
-
-    def _sizes(self) -> Iterator[int]:
-        size, n = self.task.config.batch_size, len(self.images)
-        yield from (min(size, n - start) for start in range(0, n, size))
 
     def _fingerprint(self) -> str:
         """What the state must be of."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from audit.api.subject import out_of_memory, own_errors_named
+from audit.errors import SubjectError
 from audit.toolkit.tensor_cores import has_tensor_cores, tensor_cores
 from audit.training.config import Switch, TrainingConfig
 from audit.training.context import TrainingContext
@@ -15,6 +17,9 @@ from audit.training.context import TrainingContext
 COMPILED_FROM = 10_000
 """Steps from which compiling is taken to pay: a judgement. It took 8 to 19 s for the smallest network on one GPU, and
 what it saves a step has not been measured (`benchmarks/gpu.py --suite numerics`)."""
+
+
+_NEEDS_CONTIGUOUS = "view size is not compatible"
 
 
 class Placed:
@@ -33,6 +38,7 @@ class Placed:
         )
         self._coarse = config.precision == "tf32" and has_tensor_cores(self.device)
         last = _wanted(config.channels_last, gpu)
+        self._asked = config.channels_last == "on"
         self._format = torch.channels_last if last else torch.contiguous_format
         self.model = model.to(self.device)
         if last:
@@ -58,12 +64,22 @@ class Placed:
     def __call__(self, pixels: Tensor) -> Tensor:
         """Logits (n, classes) float32, with the graph, as fast as the settings allow."""
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._half):
-            return self._called(pixels.contiguous(memory_format=self._format)).float()
+            return self._in_format(self._called, pixels).float()
 
     def exact(self, pixels: Tensor) -> Tensor:
         """Logits (n, classes) in float32 throughout, as the model is deployed."""
-        logits: Tensor = self.model(pixels.contiguous(memory_format=self._format))
-        return logits.float()
+        return self._in_format(self.model, pixels).float()
+
+    def _in_format(self, forward: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
+        """The answers to images in the memory format; back to the usual one for a model that flattens by `view`."""
+        try:
+            return forward(pixels.contiguous(memory_format=self._format))
+        except (RuntimeError, SubjectError) as error:
+            if self._asked or self._format is torch.contiguous_format or _NEEDS_CONTIGUOUS not in str(error):
+                raise
+        self._format = torch.contiguous_format
+        self.model.to(memory_format=torch.contiguous_format)
+        return forward(pixels.contiguous())
 
     def _called(self, pixels: Tensor) -> Tensor:
         if self._compiled is not None:

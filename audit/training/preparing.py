@@ -66,9 +66,10 @@ def _one_sided(operand: Interval) -> Tensor:
     on, off = operand.lo > 0, operand.hi < 0
     over = torch.stack([(centre * on).mean(), (off_centre * on).mean()])
     under = torch.stack([-(centre * off).mean(), (off_centre * off).mean()])
-    comparable = ((over > 0) & (under > 0)).all()  # else one side has none; asked of no number, as a GPU runs ahead
-    ratio = torch.where(comparable, over, 1.0) / torch.where(comparable, under, 1.0)
-    return ((TOLERANCE - torch.minimum(ratio, 1 / ratio)).relu() / TOLERANCE).sum()
+    comparable = ((over > 0) & (under > 0)).all()  # else one side has none; kept on the device, which would wait
+    over, under = (torch.where(comparable, side, 1.0) for side in (over, under))
+    ratio = torch.minimum(over, under) / torch.maximum(over, under)
+    return ((TOLERANCE - ratio).relu() / TOLERANCE).sum()
 
 
 def _first_taken(graph: Graph) -> Operation:

@@ -101,6 +101,21 @@ def test_of_bounds_over_radii_the_last_leads_and_of_others_the_first():
     assert [number.setting for number in numbers] == ["eps = 2", "model = 1"]
 
 
+@pytest.mark.parametrize("success", [0.0, 0.3])
+def test_a_model_that_no_attack_breaks_is_stated_at_the_largest_radius(success):
+    found = tuple(
+        sample._share(f"evasion.{metric}", value, 0.1, 100, claim, norm="linf", eps=eps)
+        for eps in ("1/255", "8/255")
+        for metric, value, claim in (
+            ("robust_accuracy", 0.9, Claim.UPPER_BOUND), ("attack_success", success, Claim.LOWER_BOUND),
+        )
+    )  # fmt: skip
+    result = ProbeResult(probe="evasion", version=1, status=Status.MEASURED, measurements=found)
+    record = sample.record(()).model_copy(update={"cards": (all_probes()["evasion"].card,)})
+    numbers = headlines(result, Registry(record), ())
+    assert {number.setting for number in numbers} == {"eps = 8/255, norm = linf"}
+
+
 @pytest.mark.parametrize(("proven", "eps"), [((0.9, 0.5, 0.0), "2"), ((0.0, 0.0, 0.0), "1"), ((0.9, 0.5, 0.1), "3")])
 def test_a_bracket_is_stated_at_the_largest_radius_at_which_its_lower_end_says_anything(proven, eps):
     found = tuple(
@@ -111,7 +126,8 @@ def test_a_bracket_is_stated_at_the_largest_radius_at_which_its_lower_end_says_a
         )
     )  # fmt: skip
     result = ProbeResult(probe="certified", version=1, status=Status.MEASURED, measurements=found)
-    numbers = headlines(result, Registry(sample.record(())), ())
+    record = sample.record(()).model_copy(update={"cards": (all_probes()["certified"].card,)})
+    numbers = headlines(result, Registry(record), ())
     assert [(number.metric, number.setting) for number in numbers] == [
         (f"certified.{metric}", f"eps = {eps}, norm = linf") for metric in ("certified_accuracy", "attacked_accuracy")
     ]

@@ -27,14 +27,17 @@ def in_bfloat16():
 class Rounded(nn.Module):
     """A network whose activations lose their last bits within `in_bfloat16`, and counts its passes in either."""
 
-    def __init__(self, layers):
+    def __init__(self, layers, *, views=False):
         super().__init__()
-        self.layers, self.passes = layers, {True: 0, False: 0}
+        self.layers, self.passes, self.views = layers, {True: 0, False: 0}, views
+        self.last = []
 
     def forward(self, pixels):
         self.passes[COARSE[0]] += len(pixels)
         if COARSE[0]:
-            assert pixels.is_contiguous(memory_format=torch.channels_last), "tensor cores take channels last"
+            self.last.append(pixels.is_contiguous(memory_format=torch.channels_last))
+        if self.views:
+            pixels = pixels.view(len(pixels), -1).view(pixels.shape)
         for layer in self.layers:
             pixels = layer(pixels)
             pixels = pixels.bfloat16().float() if COARSE[0] else pixels
@@ -77,6 +80,15 @@ def test_what_a_coarse_search_finds_holds_exactly_and_is_as_near(coarse, jobs_fo
     assert torch.equal(quick.fooled, truly)
     assert (quick.distance / exact.distance).median() == pytest.approx(1, abs=0.01)
     assert (quick.distance < 1.05 * exact.distance).float().mean() > 0.95
+
+
+@pytest.mark.parametrize("views", [False, True])
+def test_tensor_cores_are_given_the_memory_format_they_take_unless_the_model_needs_another(coarse, jobs_for, views):
+    model = Rounded(network(), views=views)
+    quick, truly = found(model, jobs_for, fast=True)
+    assert torch.equal(quick.fooled, truly)
+    assert set(model.last[1:]) == {not views}
+    assert model.last[0], "it is tried, once"
 
 
 def test_without_looking_again_a_coarse_search_would_claim_what_does_not_hold(coarse, jobs_for, monkeypatch):

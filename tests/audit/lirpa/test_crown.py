@@ -9,7 +9,7 @@ from audit.lirpa.backward import Rows, lower_bounds
 from audit.lirpa.bounds import Owners
 from audit.lirpa.certify import METHODS, Certifier
 from audit.lirpa.crown import crown
-from audit.lirpa.intervals import propagate
+from audit.lirpa.intervals import exact_operations, propagate
 from audit.lirpa.margins import bounds_from, margin_bounds, margin_rows
 from audit.lirpa.region import Region
 from tests.audit.lirpa.networks import Residual, perceptron
@@ -259,3 +259,36 @@ def test_what_overflows_says_nothing():
 
     for method in METHODS[:3]:
         assert not bool((margins(graph, region, torch.tensor([0, 1]), method) > -torch.inf).any())
+
+
+class Normalising(nn.Module):
+    """Exchanges and scales both channels, by a 1x1 convolution or by a product; then a convolution and a ReLU."""
+
+    def __init__(self, *, by_convolution, mixes=0.0):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
+        self.scale = torch.tensor([2.0, -3.0])[:, None, None]
+        self.first = nn.Conv2d(2, 2, 1) if by_convolution else None
+        if self.first is not None:
+            with torch.no_grad():
+                self.first.weight.copy_(torch.tensor([[mixes, 2.0], [-3.0, 0.0]])[:, :, None, None])
+                self.first.bias.fill_(0.5)
+
+    def forward(self, pixels):
+        found = pixels.flip(1) * self.scale + 0.5 if self.first is None else self.first(pixels)
+        return self.layers(found)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_normalisation_written_as_a_convolution_leaves_the_first_layer_exact(norm):
+    one, other, mixed = (
+        graph_of(Normalising(by_convolution=which, mixes=mixes), SHAPE)
+        for which, mixes in ((True, 0.0), (False, 0.0), (True, 0.1))
+    )
+    kinds = [[op.kind for op in exact_operations(graph)].count("conv2d") for graph in (one, other, mixed)]
+    assert kinds == [2, 1, 1], "of what mixes channels, that alone is exact"
+    region = Region.ball(boxes(4, SHAPE, 0.1).box.centre, norm, 0.1)
+    labels = labels_of(other, region)
+    for method in ("ibp", "crown-ibp", "crown"):
+        torch.testing.assert_close(*(margin_bounds(graph, region, labels, method) for graph in (one, other)))

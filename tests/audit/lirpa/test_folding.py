@@ -50,6 +50,32 @@ class InOneProduct(Moved):
         return self.head((value * value).flatten(1))
 
 
+class Asked(nn.Module):
+    """A layer whose weights, or whose bias, depend on the pixels, and what scales its values."""
+
+    def __init__(self, *, weight):
+        super().__init__()
+        torch.manual_seed(0)
+        self.own, self.head, self.weight = nn.Linear(128, 32), nn.Linear(8, 3), weight
+
+    def forward(self, pixels):
+        flat = pixels.flatten(1)
+        made = self.own(flat)[0]
+        weight, bias = (made.view(8, 4), None) if self.weight else (self.head.weight.t()[:, :1].expand(8, 4), made[:8])
+        return self.head(nn.functional.linear(flat[:, :4], weight, bias) * torch.arange(1.0, 9.0))
+
+
+class Times(nn.Module):
+    """A product with a constant."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, values):
+        return values * self.factor
+
+
 CHANNEL = torch.tensor([2.0, -1.0, 0.5, 3.0])[:, None, None]
 torch.manual_seed(5)
 NETWORKS = {
@@ -63,6 +89,11 @@ NETWORKS = {
     "logits": (nn.Sequential(nn.Flatten(), nn.Linear(128, 3), with_statistics(nn.BatchNorm1d(3))), 1),
     "channels": (Moved(CHANNEL, -CHANNEL), 1),
     "one number": (Moved(torch.tensor([-2.0]), torch.tensor(0.25), bias=False), 1),
+    "integers": (Moved(torch.tensor([[[2]], [[-1]], [[3]], [[1]]]), torch.tensor([4]), bias=False), 1),
+    "same": (nn.Sequential(nn.Conv2d(2, 4, 3, padding="same"), with_statistics(nn.BatchNorm2d(4)), nn.ReLU(),
+                           nn.Flatten(), nn.Linear(256, 3)), 1),
+    "tokens": (nn.Sequential(nn.Flatten(2), nn.Linear(64, 4), Times(torch.rand(4)), nn.ReLU(), nn.Flatten(),
+                             nn.Linear(8, 3)), 0.5),  # a factor alone
     "places": (Moved(torch.rand(1, 6), torch.rand(6, 1)), 0),
     "shared": (Shared(CHANNEL, 0), 0),
     "itself": (InOneProduct(0, 0), 0),
@@ -82,6 +113,29 @@ def test_it_is_the_same_network_with_the_same_bounds(network, folds):
         torch.testing.assert_close(one.hi, other.hi, rtol=1e-9, atol=1e-9)
     images = torch.rand(5, 2, 8, 8)
     torch.testing.assert_close(whole.run(images.double()).float(), network(images), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("weight", [True, False])
+def test_a_layer_that_depends_on_the_pixels_is_left_alone(weight):
+    network = Asked(weight=weight).eval()
+    program = lower(network, (2, 8, 8))
+    assert len(program.of({}).operations) == len(program.of({}, fold=False).operations)
+    image = torch.rand(1, 2, 8, 8)
+    torch.testing.assert_close(program.of({}).run(image), network(image), rtol=1e-4, atol=1e-4)
+
+
+def test_gradients_through_folded_layers_are_those_through_layers_apart():
+    network = NETWORKS["no bias"][0]
+    program, region = lower(network, (2, 8, 8)), boxes(3, (2, 8, 8), 0.02)
+    found = []
+    for fold in (False, True):
+        graph = program.of(network.state_dict(keep_vars=True), torch.float64, fold=fold)
+        interval = propagate(graph, region, rounded=False).intervals[graph.logits]
+        found.append(
+            torch.autograd.grad((interval.hi - interval.lo).sum(), list(network.parameters()), allow_unused=True)
+        )
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_weights_are_the_very_ones_given_where_nothing_is_folded():

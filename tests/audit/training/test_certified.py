@@ -79,6 +79,36 @@ def test_images_of_any_memory_format_are_trained_on(settings, split, context):
     assert log.settings["memory_format"] == ("channels_last" if "channels_last" in settings else "contiguous")
 
 
+class Flattening(nn.Module):
+    """Flattens by `view`, and standardises the weights of its convolution by views of them."""
+
+    def __init__(self, *, view):
+        super().__init__()
+        self.conv, self.second, self.head = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3), nn.Linear(16, 4)
+        self.view = view
+
+    def forward(self, pixels):
+        weight = self.conv.weight.reshape(4, -1)
+        weight = (weight - weight.mean(1, keepdim=True)).reshape_as(self.conv.weight)
+        found = self.second(nn.functional.conv2d(pixels, weight, self.conv.bias).relu())
+        return self.head(found.view(len(pixels), -1) if self.view else found.flatten(1))
+
+
+@pytest.mark.parametrize("view", [False, True])
+@pytest.mark.parametrize("on_bounds", [False, True])
+def test_a_network_that_needs_the_usual_memory_format_is_trained_in_it(view, on_bounds, split, context, monkeypatch):
+    monkeypatch.setattr(placing, "_wanted", lambda switch, pays: switch == "auto")  # as on a GPU
+    settings = {"epochs": 2, "batch_size": 64}
+    network = Flattening(view=view)
+    task = (
+        certified(network, split, CertifiedConfig(eps="0.01", **settings))
+        if on_bounds
+        else standard(network, split, TrainingConfig(compile="off", **settings))
+    )
+    log = train(task, context()).log
+    assert log.settings["memory_format"] == ("contiguous" if view else "channels_last")
+
+
 @pytest.mark.parametrize(("precision", "coarse"), [("tf32", True), ("float32", False)])
 def test_steps_are_coarse_on_tensor_cores_and_what_is_held_out_is_not(
     precision, coarse, model, split, context, monkeypatch
