@@ -22,7 +22,7 @@ from torch import Tensor
 
 from audit.lirpa.bounds import Interval
 from audit.lirpa.graph import Operation
-from audit.lirpa.rules.rule import Pulled, Rule, Standing, product, summed_to, total
+from audit.lirpa.rules.rule import Pulled, Rule, Standing, finite_product, product, summed_to
 
 ANYWHERE = 1.0
 """A place where every function is defined; lines are computed there in place of an interval that has none."""
@@ -88,15 +88,15 @@ class Elementwise(Rule):
             return super().backward(op, rows, at)
         x, own = at.intervals[op.operands[0]], at.intervals[op]
         found = at.known.once(op, lambda: self.relaxation(op, x, own))
-        positive, negative, lower = rows.clamp(min=0), rows.clamp(max=0), at.pick(found.lower_slope)
+        lower = at.pick(found.lower_slope)
         if op in at.slopes and found.free is not None:
             slopes = at.slopes[op] if at.window is None else at.window.cut_own(at.slopes[op])
             lower = torch.where(at.pick(found.free), slopes, lower)
-        pulled = positive * lower + negative * at.pick(found.upper_slope)
-        times = (lambda rows, values: total(rows * values)) if found.finite else product
-        rest = times(negative, at.pick(found.upper_offset))
+        pulled = rows * torch.where(rows > 0, lower, at.pick(found.upper_slope))
+        times = finite_product if found.finite else product
+        rest = times(rows.clamp(max=0), at.pick(found.upper_offset))
         if found.free is None:  # else the offset is 0
-            rest = rest + times(positive, at.pick(found.lower_offset))
+            rest = rest + times(rows.clamp(min=0), at.pick(found.lower_offset))
         if at.window is not None:
             return Pulled((pulled,), rest, at.window)
         return Pulled((summed_to(pulled, op.operands[0].shape),), rest)
