@@ -105,9 +105,9 @@ class Bench:
         """Stores what there is so far: the machine may be lent for minutes."""
         save(f"gpu{'_quick' if self.quick else ''}", self.figures, show=show)
 
-    def subject(self, recipe: str) -> Subject:
-        """A network as a probe is handed it; untrained where the suite that trains it was left out."""
-        model = self.models.get(recipe) or network(quick=self.quick)
+    def subject(self, recipe: str, model: nn.Module | None = None) -> Subject:
+        """A network as a probe is handed it; untrained where none is given and the suite `training` left it out."""
+        model = model or self.models.get(recipe) or network(quick=self.quick)
         return Subject(
             model.to(self.device).eval().requires_grad_(False), recipe, CLASSES, (), (3, SIDE, SIDE), self.device,
             "0" * 64, untrained=lambda seed: network(quick=self.quick),
@@ -219,7 +219,7 @@ def bounding(bench: Bench) -> None:
         })  # fmt: skip
         task = certified(model, bench.train, config)
         trained = _carried_out(bench, task, f"{recipe}, {precision}, {TIMED_EPOCHS} epochs")
-    subject = dataclasses.replace(bench.subject("labels"), model=filled(model, trained.weights, bench.device))
+    subject = bench.subject("ibp", filled(model, trained.weights))
     probe = CertifiedProbeConfig(eps_linf=("1/255", EPS_OF_BOUNDS), samples=min(128, len(bench.eval)))
     bench.probe(certified_probe, probe, subject, {"eval": bench.eval})
 
@@ -244,7 +244,7 @@ def proving(bench: Bench) -> None:
         ]
         bench.figures[f"{name}: kept epoch"] = trained.log.kept_epoch
         bench.keep()
-        subject = dataclasses.replace(bench.subject("labels"), model=filled(model, trained.weights, bench.device))
+        subject = bench.subject("ibp", filled(model, trained.weights))
         probe = CertifiedProbeConfig(eps_linf=(eps,), method="crown-ibp", samples=min(PROVEN, len(bench.eval)),
                                      second_opinion=0)  # fmt: skip
         bench.probe(certified_probe, probe, subject, {"eval": bench.eval}, f"certified, trained at {eps}")

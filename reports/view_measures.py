@@ -120,17 +120,17 @@ def _group(metric: str, found: list[Measurement], registry: Registry) -> MetricG
 def headlines(result: ProbeResult, registry: Registry, judged: Iterable[str]) -> tuple[Number, ...]:
     """Up to three numbers that answer the probe's question: judged ones first, then one of each metric as declared."""
     wanted = frozenset(judged)
-    first_of_metric: dict[str, Measurement] = {}
+    leading: dict[str, Measurement] = {}
     for measurement in result.measurements:
-        chosen = first_of_metric.setdefault(measurement.metric, measurement)
+        chosen = leading.setdefault(measurement.metric, measurement)
         if _says_more(measurement, chosen, proves=_proves(measurement, registry)):
-            first_of_metric[measurement.metric] = measurement
-    proven = [chosen.where for chosen in first_of_metric.values() if _proves(chosen, registry)]
+            leading[measurement.metric] = measurement
+    proven = [chosen.where for chosen in leading.values() if _proves(chosen, registry)]
     for measurement in result.measurements:
         if measurement.claim is Claim.UPPER_BOUND and measurement.where in proven:
-            first_of_metric[measurement.metric] = measurement  # the other end of a bracket, at the same radius
+            leading[measurement.metric] = measurement  # the other end of a bracket, at the same radius
     settings = Counter(measurement.metric for measurement in result.measurements)
-    in_order = sorted(first_of_metric.values(), key=lambda m: registry.place(m.metric))
+    in_order = sorted(leading.values(), key=lambda m: registry.place(m.metric))
     telling = [m for m in in_order if settings[m.metric] <= _TOO_MANY_SETTINGS]
     ranked = [m for m in result.measurements if measurement_id(m.metric, m.where) in wanted]
     ranked += [m for m in telling or in_order if m not in ranked]

@@ -119,6 +119,11 @@ def own_errors_named(images: int) -> Iterator[None]:
         ) from error
 
 
+def needs_contiguous(error: BaseException) -> bool:
+    """Whether a model failed since it flattens by `view` what lies in channels-last memory."""
+    return "view size is not compatible" in str(error)
+
+
 _NO_MEMORY = ("not enough memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from audit.api import Inconclusive, Subject
+from audit.api.subject import needs_contiguous
 from audit.attacks import losses
 from audit.errors import SubjectError
 from audit.toolkit.batching import Batching
@@ -106,7 +107,9 @@ class Target:
         if not self.needs_contiguous:
             try:
                 return self.look(images.contiguous(memory_format=torch.channels_last), loss, gradient=gradient)
-            except SubjectError:  # it flattens by `view`, say; what is wrong otherwise shows again
+            except SubjectError as error:
+                if not needs_contiguous(error):
+                    raise
                 self.needs_contiguous = True
         return self.look(images, loss, gradient=gradient)
 

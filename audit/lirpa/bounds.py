@@ -83,6 +83,13 @@ class Owners:
         return Owners(self.sample[rows], self.n)
 
 
+def products(rows: Tensor, values: Tensor) -> Tensor:
+    """The sum (r,) of each row times its values (r, *shape), or the only sample's (1, *shape), all of them finite."""
+    if len(values) == 1 and values.shape[1:] == rows.shape[1:]:
+        return rows.reshape(len(rows), -1) @ values.reshape(-1)
+    return (rows * values).reshape(len(rows), -1).sum(1)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Window:
     """The part of values (..., h, w) that each of r rows is about; all its other coefficients are 0.

@@ -28,7 +28,7 @@ from audit.toolkit.batching import Batching
 
 VALUES = {"cpu": 1 << 20, "cuda": 1 << 26}
 """Coefficients that a pass holds at its widest operation, about, by the kind of device: more no longer fit into a
-processor's cache, fewer leave a GPU idle."""
+processor's cache. That of GPUs is a judgement, which nothing has measured."""
 
 
 def crown(graph: Graph, region: Region, steps: int = 0, most: int | None = None) -> Known:

@@ -29,19 +29,20 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
     table = dict(torch.export.default_decompositions())
     for operator in WHOLE:
         table.pop(operator, None)
-    table[ATEN.scaled_dot_product_attention.default] = _attention
-    table[ATEN.split.Tensor] = _split
-    table[ATEN.split_with_sizes.default] = _split_with_sizes
-    table[ATEN.chunk.default] = _chunk
-    table[ATEN.unbind.int] = _unbind
-    table[ATEN._native_batch_norm_legit_no_training.default] = _batch_norm
-    table[ATEN._convolution.default] = _convolution
-    table[ATEN.prelu.default] = _prelu
-    table[ATEN.max.dim] = _max
-    table[ATEN.min.dim] = _min
-    table[ATEN.max_pool2d_with_indices.default] = _max_pool2d
-    table[ATEN.adaptive_max_pool2d.default] = _adaptive_max_pool2d
-    return table
+    return table | {
+        ATEN.scaled_dot_product_attention.default: _attention,
+        ATEN.split.Tensor: _split,
+        ATEN.split_with_sizes.default: _split_with_sizes,
+        ATEN.chunk.default: _chunk,
+        ATEN.unbind.int: _unbind,
+        ATEN._native_batch_norm_legit_no_training.default: _batch_norm,
+        ATEN._convolution.default: _convolution,
+        ATEN.prelu.default: _prelu,
+        ATEN.max.dim: _max,
+        ATEN.min.dim: _min,
+        ATEN.max_pool2d_with_indices.default: _max_pool2d,
+        ATEN.adaptive_max_pool2d.default: _adaptive_max_pool2d,
+    }
 
 
 def _attention(

@@ -1,8 +1,8 @@
 """Factors and terms of single channels, as of batch normalisation, taken into the layer before.
 
 A layer w x + b, times s and plus t channel by channel, is the layer (s w) x + (s b + t). Its bounds are those of the
-three operations one after another, in a third of the time. The new weights are rounded once, as is all else that does
-not depend on the pixels, such as the factors of batch normalisation themselves.
+three operations one after another, with one computed in place of three. The new weights are rounded once, as is all
+else that does not depend on the pixels, such as the factors of batch normalisation themselves.
 """
 
 from __future__ import annotations

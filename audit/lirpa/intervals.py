@@ -37,7 +37,7 @@ def propagate(graph: Graph, region: Region, *, rounded: bool = True) -> Known:
         graph: of the network.
         region: of images.
         rounded: whether they also hold what rounding may add, and are infinite where they are no numbers. False in
-            training, where nothing is proven: half of the work.
+            training, where nothing is proven.
 
     Raises:
         NoRule: for an operator that nothing is known of.

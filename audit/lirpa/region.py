@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from audit.lirpa.bounds import Interval, Owners, Window
+from audit.lirpa.bounds import Interval, Owners, Window, products
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,16 +62,12 @@ class Region:
             owners: which sample each row belongs to.
             window: that part.
         """
-        flat = rows.flatten(1)
 
         def own(values: Tensor) -> Tensor:
-            return (owners.pick(values) if window is None else window.cut(values, owners)).flatten(1)
+            return owners.pick(values) if window is None else window.cut(values, owners)
 
-        def products(first: Tensor, second: Tensor) -> Tensor:
-            return first @ second[0] if len(second) == 1 else (first * second).sum(1)
-
-        least = products(flat, own(self.box.centre)) - products(flat.abs(), own(self.box.radius))
+        least = products(rows, own(self.box.centre)) - products(rows.abs(), own(self.box.radius))
         if self.centre is None or self.radius is None:
             return least
-        in_ball = products(flat, own(self.centre)) - owners.pick(self.radius) * flat.norm(dim=1)
+        in_ball = products(rows, own(self.centre)) - owners.pick(self.radius) * rows.flatten(1).norm(dim=1)
         return torch.maximum(least, in_ball)

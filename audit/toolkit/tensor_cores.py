@@ -1,4 +1,4 @@
-"""The coarser and much faster arithmetic of GPUs, for what is looked for and never for what is reported."""
+"""The coarser arithmetic of GPUs, for what is looked for and never for what is reported."""
 
 from __future__ import annotations
 

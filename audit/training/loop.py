@@ -131,7 +131,7 @@ class _Training:
         self.images = Feed(task.split, range(n_held_out, len(task.split)), ctx)
         whole, rest = divmod(len(self.images), config.batch_size)
         self.steps = whole + (rest > 1)  # a single image has no statistics
-        self.placed = Placed(model, config, ctx, self.steps * config.epochs)
+        self.placed = Placed(model, config, ctx, self.steps * config.epochs, task.split.batch(0, 2).pixels)
         kept_apart = Feed(task.split, range(n_held_out), ctx)
         self.held_out = HeldOut(self.placed, kept_apart, task.objective, config.batch_size)
         self.optimizer = optimizer_of(model, config)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from audit.api.subject import out_of_memory, own_errors_named
-from audit.errors import SubjectError
+from audit.api.subject import needs_contiguous, out_of_memory, own_errors_named
+from audit.toolkit.modes import evaluating
 from audit.toolkit.tensor_cores import has_tensor_cores, tensor_cores
 from audit.training.config import Switch, TrainingConfig
 from audit.training.context import TrainingContext
@@ -19,30 +18,29 @@ COMPILED_FROM = 10_000
 what it saves a step has not been measured (`benchmarks/gpu.py --suite numerics`)."""
 
 
-_NEEDS_CONTIGUOUS = "view size is not compatible"
-
-
 class Placed:
-    """A model that is being trained, for so many steps.
+    """A model that is being trained, for so many steps, on images (n, c, h, w) like those given.
 
     Attributes:
         model: the module itself, on the device; its weights are float32.
         settings: how it is computed, for the log.
     """
 
-    def __init__(self, model: nn.Module, config: TrainingConfig, ctx: TrainingContext, steps: int) -> None:
+    def __init__(
+        self, model: nn.Module, config: TrainingConfig, ctx: TrainingContext, steps: int, images: Tensor
+    ) -> None:
         self.device = ctx.device
         gpu = self.device.type == "cuda"
         self._half = config.precision == "bfloat16" or (
             config.precision == "auto" and gpu and torch.cuda.is_bf16_supported()
         )
         self._coarse = config.precision == "tf32" and has_tensor_cores(self.device)
-        last = _wanted(config.channels_last, gpu)
-        self._asked = config.channels_last == "on"
-        self._format = torch.channels_last if last else torch.contiguous_format
         self.model = model.to(self.device)
-        if last:
-            self.model = self.model.to(memory_format=torch.channels_last)
+        self._format = torch.channels_last if _wanted(config.channels_last, gpu) else torch.contiguous_format
+        chosen = config.channels_last == "auto" and self._format is torch.channels_last
+        if chosen and not self._taken(images.to(self.device)):
+            self._format = torch.contiguous_format
+        self.model = self.model.to(memory_format=self._format)
         self._compiled = torch.compile(self.model) if _wanted(config.compile, gpu and steps >= COMPILED_FROM) else None
         self._proven = False
         self._ctx = ctx
@@ -64,22 +62,22 @@ class Placed:
     def __call__(self, pixels: Tensor) -> Tensor:
         """Logits (n, classes) float32, with the graph, as fast as the settings allow."""
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._half):
-            return self._in_format(self._called, pixels).float()
+            return self._called(pixels.contiguous(memory_format=self._format)).float()
 
     def exact(self, pixels: Tensor) -> Tensor:
         """Logits (n, classes) in float32 throughout, as the model is deployed."""
-        return self._in_format(self.model, pixels).float()
+        logits: Tensor = self.model(pixels.contiguous(memory_format=self._format))
+        return logits.float()
 
-    def _in_format(self, forward: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
-        """The answers to images in the memory format; back to the usual one for a model that flattens by `view`."""
-        try:
-            return forward(pixels.contiguous(memory_format=self._format))
-        except (RuntimeError, SubjectError) as error:
-            if self._asked or self._format is torch.contiguous_format or _NEEDS_CONTIGUOUS not in str(error):
-                raise
-        self._format = torch.contiguous_format
-        self.model.to(memory_format=torch.contiguous_format)
-        return forward(pixels.contiguous())
+    def _taken(self, images: Tensor) -> bool:
+        """Whether the model takes images in the memory format; tried before the first step, which must happen once."""
+        with evaluating(self.model), torch.no_grad():
+            try:
+                self.model.to(memory_format=self._format)
+                self.model(images.contiguous(memory_format=self._format))
+            except Exception as error:  # what is wrong otherwise shows in training
+                return not needs_contiguous(error)
+        return True
 
     def _called(self, pixels: Tensor) -> Tensor:
         if self._compiled is not None:

@@ -32,7 +32,7 @@ CONTROLLED = 64
 PRESSED, SQUARE_PRESSED = 64, 32
 """First samples of a run on which, where they stand, a longer search and all of Square's queries check the plan's."""
 VALUES_ON_GPU = 1 << 24
-"""Pixel values of the samples that are attacked together on a GPU, about."""
+"""Pixel values of the samples that are attacked together on a GPU, about: a judgement, which nothing has measured."""
 DRAWS = 20
 """Passes that a search takes the mean of where the model answers at random (Athalye et al. 2018, arXiv 1802.00420)."""
 VOTES = 5
@@ -100,7 +100,7 @@ class EvasionConfig(ProbeConfig):
     def at_once(self, device: str, values: int) -> int:
         """Samples of so many pixel values attacked together on a type of device.
 
-        Searches end one look after another with ever fewer rows, which leaves a GPU idle once a chunk.
+        Searches end with ever fewer rows, once a chunk; a GPU should meet that rarely.
         """
         return self.chunk or (128 if device == "cpu" else min(max(VALUES_ON_GPU // values, 1024), 4096))
 

@@ -20,9 +20,9 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from audit.lirpa.bounds import Interval
+from audit.lirpa.bounds import Interval, products
 from audit.lirpa.graph import Operation
-from audit.lirpa.rules.rule import Pulled, Rule, Standing, finite_product, product, summed_to
+from audit.lirpa.rules.rule import Pulled, Rule, Standing, product, summed_to
 
 ANYWHERE = 1.0
 """A place where every function is defined; lines are computed there in place of an interval that has none."""
@@ -93,7 +93,7 @@ class Elementwise(Rule):
             slopes = at.slopes[op] if at.window is None else at.window.cut_own(at.slopes[op])
             lower = torch.where(at.pick(found.free), slopes, lower)
         pulled = rows * torch.where(rows > 0, lower, at.pick(found.upper_slope))
-        times = finite_product if found.finite else product
+        times = products if found.finite else product
         rest = times(rows.clamp(max=0), at.pick(found.upper_offset))
         if found.free is None:  # else the offset is 0
             rest = rest + times(rows.clamp(min=0), at.pick(found.lower_offset))

@@ -140,13 +140,6 @@ def total(rows: Tensor) -> Tensor:
     return rows.reshape(len(rows), -1).sum(1)
 
 
-def finite_product(rows: Tensor, values: Tensor) -> Tensor:
-    """The sum (r,) of each row times its values (r, *shape), or the only sample's (1, *shape), all of them finite."""
-    if len(values) == 1 and values.shape[1:] == rows.shape[1:]:
-        return rows.reshape(len(rows), -1) @ values.reshape(-1)
-    return total(rows * values)
-
-
 def product(rows: Tensor, values: Tensor) -> Tensor:
     """The sum (r,) of each row times its values; 0 where a coefficient is, however large the value."""
     return total(rows * torch.where(rows == 0, 0.0, values))
