@@ -59,6 +59,7 @@ from audit.schema import where_text
 from audit.testing import ArraySource
 from audit.toolkit.norms import parse_eps
 from audit.training.config import AdversarialConfig, CertifiedConfig, TrainingConfig
+from audit.training.log import Epoch
 from audit.training.loop import Task, Trained, train
 from audit.training.recipes import adversarial, certified, filled
 from audit.training.recipes import standard as by_labels
@@ -67,7 +68,7 @@ from probes.certified import certified as certified_probe
 from probes.distillation import DistillationProbeConfig, distillation
 from probes.evasion import EvasionConfig, evasion
 
-CLASSES, SIDE, NOISE, COMPARED, PROVEN, TIMED_SHARE = 10, 32, 0.2, 1000, 1024, 10
+CLASSES, SIDE, NOISE, COMPARED, PROVEN, TIMED_SHARE = 10, 32, 0.2, 1000, 1024, 4
 EPS, EPS_OF_BOUNDS, EPS_OF_DIGITS = "8/255", "2/255", "0.1"
 NUMERICS: dict[str, dict[str, Any]] = {
     "exact": {"precision": "float32", "channels_last": "off", "compile": "off"},
@@ -75,6 +76,7 @@ NUMERICS: dict[str, dict[str, Any]] = {
     "compiled": {"compile": "on"},
     "auto": {},
 }
+SHOWN = ("epoch", "train_loss", "held_out_accuracy", "certified_accuracy")
 EPOCHS, TIMED_EPOCHS, BATCH = {"labels": 5, "fgsm-rs": 8}, 3, 256
 
 
@@ -185,10 +187,18 @@ def _train(bench: Bench, recipe: str, how: str, epochs: int) -> Trained:
 
 
 def _carried_out(bench: Bench, task: Task, name: str) -> Trained:
-    """Carries out a training; the figures are kept at once."""
-    ends = [time.perf_counter()]
+    """Carries out a training; the figures are kept at once, and what there is after every epoch of one with bounds."""
+    ends, curve = [time.perf_counter()], []
+
+    def watch(epoch: Epoch, _epochs: int) -> None:
+        ends.append(time.perf_counter())
+        if epoch.certified_accuracy is not None:
+            curve.append({key: round(getattr(epoch, key), 4) for key in SHOWN})
+            bench.figures[f"{name}: curve"] = curve
+            bench.keep()
+
     context = CommandContext(bench.device, 0, Budget(), Silent())
-    trained = train(task, context, watch=lambda *_: ends.append(time.perf_counter()))
+    trained = train(task, context, watch=watch)
     took = np.diff(ends)
     usual = float(np.median(took[1:]))
     bench.figures |= {
@@ -196,6 +206,7 @@ def _carried_out(bench: Bench, task: Task, name: str) -> Trained:
         f"{name}: first epoch's extra seconds": round(float(took[0]) - usual, 2),
         f"{name}: held-out accuracy": round(trained.log.held_out.value, 4),
         f"{name}: settings": trained.log.settings,
+        f"{name}: kept epoch": trained.log.kept_epoch,
         f"{name}: notes": [note.text for note in context.notices.values()],
     }
     bench.keep()
@@ -238,12 +249,6 @@ def proving(bench: Bench) -> None:
         trained = _carried_out(
             bench, certified(model, bench.train, CertifiedConfig(eps=eps, epochs=epochs, **usual)), name
         )
-        keys = ("epoch", "train_loss", "held_out_accuracy", "certified_accuracy")
-        bench.figures[f"{name}: curve"] = [
-            {key: round(getattr(epoch, key), 4) for key in keys} for epoch in trained.log.epochs
-        ]
-        bench.figures[f"{name}: kept epoch"] = trained.log.kept_epoch
-        bench.keep()
         subject = bench.subject("ibp", filled(model, trained.weights))
         probe = CertifiedProbeConfig(eps_linf=(eps,), method="crown-ibp", samples=min(PROVEN, len(bench.eval)),
                                      second_opinion=0)  # fmt: skip
