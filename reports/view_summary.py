@@ -46,7 +46,8 @@ def summary_blocks(report: Report, registry: Registry) -> tuple[Block, ...]:
 def _ungated(report: Report, registry: Registry) -> tuple[Block, ...]:
     numbers: list[str] = []
     for result in report.record.results:
-        for number in headlines(result, registry, ())[:1]:
+        believed = all(control.passed for control in result.controls)
+        for number in headlines(result, registry, ())[:1] if believed else ():
             setting = f" ({number.setting})" if number.setting else ""
             spread = f", {number.how} {number.interval}" if number.interval else ""
             numbers.append(f"{metric_name(number.metric)}{setting}: {number.value}{spread}, n = {number.n}.")

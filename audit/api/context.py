@@ -72,10 +72,15 @@ class RunContext(ABC):
         """
 
     @abstractmethod
-    def map(self, function: Callable[[Unit, RunContext], Tally], units: Sequence[Unit]) -> list[Tally]:
+    def map(self, function: Callable[[Unit, RunContext], Tally], units: Sequence[Unit], what: str = "") -> list[Tally]:
         """Runs the function on units, in order, storing each as it ends; those already stored are not run again.
 
         When the budget ends the list is shorter: the tallies of a prefix of the units.
+
+        Args:
+            function: what is done with each.
+            units: the parts of the work.
+            what: that they are of, where a probe has several works; shown while it runs.
         """
 
     @abstractmethod

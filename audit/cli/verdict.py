@@ -70,6 +70,8 @@ def summary(report: Report) -> str:
             lines.append(f"  {result.reason.text}")
         settings = Counter(found.metric for found in result.measurements)
         shown = [found for found in result.measurements if settings[found.metric] <= MOST_SETTINGS]
+        if shown and any(not control.passed for control in result.controls):
+            lines.append("  Not to be relied on, as that check failed:")
         lines += [f"  {_fact(found, known.get(found.metric))}" for found in shown]
         hidden = len(result.measurements) - len(shown)
         lines += [f"  ... and {hidden} more in the report"] if hidden else []

@@ -68,10 +68,11 @@ class EngineContext(RunContext):
         found.diagnostics = self.diagnostics
         return found
 
-    def map(self, function: Callable[[Unit, RunContext], Tally], units: Sequence[Unit]) -> list[Tally]:
+    def map(self, function: Callable[[Unit, RunContext], Tally], units: Sequence[Unit], what: str = "") -> list[Tally]:
         """See `RunContext`."""
         tallies: list[Tally] = []
-        self.session.reporter.begin(self.probe, len(units))
+        name = "" if self.probe == SHARED and what else self.probe
+        self.session.reporter.begin(": ".join(filter(None, (name, what))), len(units))
         try:
             for unit in units:
                 self.session.check_interrupt()

@@ -12,7 +12,7 @@ from torch import Tensor
 from audit.lirpa.crown import crown, open_values
 from audit.lirpa.graph import Graph
 from audit.lirpa.intervals import propagate
-from audit.lirpa.margins import bounds_from
+from audit.lirpa.margins import bounds_from, others_of
 from audit.lirpa.region import Region
 from audit.lirpa.rules.rule import Known
 
@@ -53,6 +53,7 @@ class Certifier:
             slack: (n,), by how much margins must exceed 0, as the network is run in coarser arithmetic than its bounds.
         """
         holds = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+        others = self._nearest_first(images, labels)
         region = Region.ball(images, self.norm, eps)
         with torch.no_grad():
             intervals = propagate(self.graph, region)
@@ -65,17 +66,40 @@ class Certifier:
             if len(rows):
                 mine = region.only(rows)
                 known = self._bound_again(mine, method) if again else intervals.only(rows)
-                holds[rows] = self._margins(mine, known, labels[rows], method).amin(1) > slack[rows]
+                holds[rows] = self._hold(mine, known, labels[rows], others[rows], slack[rows], method)
+        return holds
+
+    def _nearest_first(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The other classes (n, classes - 1), by how near their logits come to the label's."""
+        with torch.no_grad():
+            logits = self.graph.run(images)
+        others = others_of(labels, logits.shape[1])
+        return others.gather(1, logits.gather(1, others).argsort(stable=True, dim=1, descending=True))
+
+    def _hold(
+        self, region: Region, known: Known, labels: Tensor, others: Tensor, slack: Tensor, method: Method
+    ) -> Tensor:
+        """Whether all margins (n,) exceed the slack; where the nearest class's does not, no other one is asked."""
+        holds = torch.ones_like(labels, dtype=torch.bool)
+        for some in (others[:, :1], others[:, 1:]):
+            rows = holds.nonzero().flatten()
+            if len(rows) and some.shape[1]:
+                every = len(rows) == len(labels)
+                mine, theirs = (region, known) if every else (region.only(rows), known.only(rows))
+                margins = self._margins(mine, theirs, labels[rows], method, some[rows])
+                holds[rows] = margins.amin(1) > slack[rows]
         return holds
 
     def margins(self, region: Region, labels: Tensor, method: Method) -> Tensor:
         """Lower bounds (n, classes - 1) of the label's logit less each other one."""
         return self._margins(region, self.known(region, method), labels, method)
 
-    def _margins(self, region: Region, known: Known, labels: Tensor, method: Method) -> Tensor:
+    def _margins(
+        self, region: Region, known: Known, labels: Tensor, method: Method, others: Tensor | None = None
+    ) -> Tensor:
         with torch.no_grad():
             steps = self.steps if method == "alpha-crown" else 0
-            return bounds_from(self.graph, region, known, labels, steps, relaxed=method != "ibp")
+            return bounds_from(self.graph, region, known, labels, steps, others, relaxed=method != "ibp")
 
     def known(self, region: Region, method: Method) -> Known:
         """All operations' intervals, by a method."""

@@ -19,11 +19,16 @@ from audit.lirpa.rules.rule import Known
 Method = Literal["ibp", "crown-ibp", "crown"]
 
 
-def margin_rows(labels: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
-    """The label's logit less each other one: rows (n, classes - 1, classes) for labels (n,)."""
+def others_of(labels: Tensor, classes: int) -> Tensor:
+    """All classes but the label's, ascending: (n, classes - 1) for labels (n,)."""
+    found = torch.arange(classes, device=labels.device).expand(len(labels), classes)
+    return found[found != labels[:, None]].view(len(labels), classes - 1)
+
+
+def margin_rows(labels: Tensor, classes: int, dtype: torch.dtype, others: Tensor | None = None) -> Tensor:
+    """The label's logit less those of other classes (n, k), by default of all: rows (n, k, classes)."""
     unit = torch.eye(classes, dtype=dtype, device=labels.device)
-    others = torch.arange(classes, device=labels.device).expand(len(labels), classes)
-    others = others[others != labels[:, None]].view(len(labels), classes - 1)
+    others = others_of(labels, classes) if others is None else others
     return unit[labels][:, None] - unit[others]
 
 
@@ -38,12 +43,29 @@ def margin_bounds(graph: Graph, region: Region, labels: Tensor, method: Method) 
 
 
 def bounds_from(
-    graph: Graph, region: Region, known: Known, labels: Tensor, steps: int = 0, *, relaxed: bool = True
+    graph: Graph,
+    region: Region,
+    known: Known,
+    labels: Tensor,
+    steps: int = 0,
+    others: Tensor | None = None,
+    *,
+    relaxed: bool = True,
 ) -> Tensor:
-    """The same with intervals that are known; `steps` as in `raised_bounds`, `relaxed` as in `lower_bounds`."""
-    classes = graph.logits.shape[-1]
-    rows = margin_rows(labels, classes, region.box.lo.dtype).flatten(0, 1)[:, None]
-    owners = Owners.all_of(len(labels), classes - 1, labels.device)
+    """The same with intervals that are known, or (n, k) against some other classes.
+
+    Args:
+        graph: of the network.
+        region: of images.
+        known: of every operation.
+        labels: (n,).
+        steps: as in `raised_bounds`.
+        others: (n, k), the classes of the margins; by default all but the label's.
+        relaxed: as in `lower_bounds`.
+    """
+    unflattened = margin_rows(labels, graph.logits.shape[-1], region.box.lo.dtype, others)
+    n, k = unflattened.shape[:2]
+    rows, owners = unflattened.flatten(0, 1)[:, None], Owners.all_of(n, k, labels.device)
 
     def part(place: slice) -> Tensor:
         mine = Rows(rows[place], owners.part(place))
@@ -51,6 +73,4 @@ def bounds_from(
             return raised_bounds(graph, region, known, graph.logits, mine, steps)
         return lower_bounds(graph, region, known, graph.logits, mine, relaxed=relaxed)
 
-    return torch.cat(batching(graph, rows.device, relaxed=relaxed).parts(len(rows), part)).view(
-        len(labels), classes - 1
-    )
+    return torch.cat(batching(graph, rows.device, relaxed=relaxed).parts(len(rows), part)).view(n, k)

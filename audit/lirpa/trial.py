@@ -29,7 +29,7 @@ def tried(graph: Graph) -> str:
     try:
         with torch.no_grad():
             known = propagate(graph, region)
-            bounds_from(graph, region, known, labels)
+            bounds_from(graph, region, known, labels, others=labels[:, None] + 1)
     except NoRule:
         raise
     except Exception as error:

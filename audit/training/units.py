@@ -66,7 +66,9 @@ def trained_subject(task: Task, subject: Subject, ctx: RunContext) -> Subject | 
         role="train",
     )
     mark = hashlib.sha256(dump_json(unit.params).encode()).hexdigest()[:8]
-    tallies = ctx.shared().map(lambda _, inner: _weights(task, inner, f"{task.name}-{mark}.unfinished"), [unit])
+    tallies = ctx.shared().map(
+        lambda _, inner: _weights(task, inner, f"{task.name}-{mark}.unfinished"), [unit], task.name
+    )
     if not tallies:
         return None
     shapes = {name: tensor.shape for name, tensor in tensors_of(task.model).items()}  # storing makes scalars vectors

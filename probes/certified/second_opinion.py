@@ -39,7 +39,9 @@ def asked(work: Work, outcome: Outcome, ctx: RunContext) -> PositiveControl | No
         return None
     params = {"norm": norm, "radii": [float(outcome.radius[place]) for place in places]}
     tallies = ctx.map(
-        lambda unit, own: _compared(work, unit, own.seconds_left()), [Unit(f"second-opinion/{norm}", params, places)]
+        lambda unit, own: _compared(work, unit, own.seconds_left()),
+        [Unit(f"second-opinion/{norm}", params, places)],
+        "second opinion",
     )
     if not tallies:
         return None
@@ -67,7 +69,6 @@ def _compared(work: Work, unit: Unit, seconds: float) -> Tally:
     region = Region.ball(images, norm, eps)
     opened = int(open_values(work.graph, region, propagate(work.graph, region)).max())
     method: Method = "crown" if opened <= work.config.most else "crown-ibp"
-    ours = Certifier(work.graph, norm, (method,)).margins(region, labels, method)
     rows = margin_rows(labels, work.subject.num_classes, torch.float64)
     equal = norm == "linf" and all(rule_of(op).exact or op.kind == "relu" for op in work.graph.operations[1:])
 
@@ -75,6 +76,7 @@ def _compared(work: Work, unit: Unit, seconds: float) -> Tally:
     asked_for = rows if equal else torch.cat([rows, -rows], 1)
     try:
         _check_size(work, max(opened, asked_for.shape[1]) if method == "crown" else asked_for.shape[1])
+        ours = Certifier(work.graph, norm, (method,)).margins(region, labels, method)
         with work.subject.untouched() as model, evaluating(model):
             asked = Asked(model, work.subject.input_shape, seconds)
         if norm == "linf":

@@ -221,7 +221,7 @@ def _outcome(
     n = min(config.samples, len(split))
     depends = f"{model.digest}/{source.digest if source else ''}"
     work = partial(_attacked, model, source, split)
-    tallies = ctx.map(work, units.attack_units(config, name, strength, n, depends))
+    tallies = ctx.map(work, units.attack_units(config, name, strength, n, depends), f"attacks on the {name}")
     return Outcome(units.joined(tallies)) if tallies else None
 
 

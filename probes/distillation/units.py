@@ -36,7 +36,7 @@ def chosen_radii(
     """The strength of the attacks, with radii as given or chosen on the first samples; None where time ended."""
     n = min(SOUGHT, config.samples, len(split))
     unit = Unit("radii", params={"queries": config.queries}, positions=range(n))
-    tallies = ctx.map(lambda unit, inner: _sought(subject, split, unit, inner), [unit])
+    tallies = ctx.map(lambda unit, inner: _sought(subject, split, unit, inner), [unit], "radii")
     if not tallies:
         return None
     found = {norm: float(tallies[0].values[norm]) for norm in FALLBACK}
@@ -145,7 +145,7 @@ def controls(subject: Subject, split: DataSplit, n: int, strength: Strength, ctx
                 broken[f"broken_{attack}"] = _broken(copy, some, candidates, attack, strength).numpy()
         return Tally(arrays=_census_arrays(census) | broken)
 
-    return dict(zip(COPIES, ctx.map(look, units), strict=False))
+    return dict(zip(COPIES, ctx.map(look, units, "planted copies"), strict=False))
 
 
 COPIES = ("saturated", "unsaturated", "flat")

@@ -94,7 +94,8 @@ def evasion(subject: Subject, data: Data, config: EvasionConfig, ctx: RunContext
     """Controls first, then chunks of samples; whatever the budget cuts, it cuts samples and never strength."""
     split = data["eval"]
     n = min(config.samples, len(split))
-    controls = ctx.map(partial(attack_chunk, subject, split, None), control_units(config, subject.input_shape, n))
+    units = control_units(config, subject.input_shape, n)
+    controls = ctx.map(partial(attack_chunk, subject, split, None), units, "at a radius where all must fall")
     twin = trained_twin(subject, data, config, ctx)
     work = partial(attack_chunk, subject, split, twin)
     size = config.at_once(subject.device.type, math.prod(subject.input_shape))
@@ -133,7 +134,7 @@ def evasion(subject: Subject, data: Data, config: EvasionConfig, ctx: RunContext
 def _twin_breaks(twin: Subject, split: DataSplit, config: EvasionConfig, n: int, ctx: RunContext) -> list[Check]:
     """That the attacks break an undefended network of the same form where nothing can stand."""
     units = control_units(config, twin.input_shape, n, twin.digest)
-    tallies = ctx.map(partial(attack_chunk, twin, split, None), units)
+    tallies = ctx.map(partial(attack_chunk, twin, split, None), units, "undefended twin")
     return [
         Check(judge_control(tally, norm, twin.num_classes, len(config.attacks), "twin"), fatal=True)
         for norm, tally in zip(config.norms, tallies, strict=False)

@@ -89,7 +89,7 @@ def smoothing(subject: Subject, data: Data, config: SmoothingConfig, ctx: RunCon
     n = min(config.samples, len(split))
     alpha = config.alpha_each(n)
     work = Work(subject, split, config, ctx.rng)
-    counted = ctx.map(lambda unit, _: count_control(work, unit), control_units(config))
+    counted = ctx.map(lambda unit, _: count_control(work, unit), control_units(config), "planted truth")
     tallies = ctx.map(lambda unit, _: count_chunk(work, unit), chunks(config, n))
     places = range(len(config.sigmas))
     if len(tallies) < len(places):

@@ -36,7 +36,7 @@ def contradicted(work: Work, outcome: Outcome, ctx: RunContext) -> PositiveContr
         "classes": [int(outcome.arrays["chosen"][place]) for place in places],
     }
     unit = Unit(f"fresh/{outcome.sigma!r}", params, [*places, *others])
-    tallies = ctx.map(lambda unit, _: check(work, unit), [unit])
+    tallies = ctx.map(lambda unit, _: check(work, unit), [unit], "fresh noise")
     if not tallies:
         text = "The budget ended before fresh noise was compared with any certificate."
         ctx.diagnose("budget-fresh", text)

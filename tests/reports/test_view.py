@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from audit.catalog import all_probes
-from audit.schema import Claim, Diagnostic, Outcome, ProbeResult, Report, Status
+from audit.cli.verdict import summary as terminal
+from audit.schema import Claim, Diagnostic, Outcome, PositiveControl, ProbeResult, Report, Status
 from reports.view import build_view
 from reports.view_measures import Registry, headlines
 from tests.reports import sample
@@ -44,6 +45,22 @@ def test_what_probes_conclude_is_in_the_summary(report: Report):
         items = {block.heading: block.items for block in blocks}
         assert items["What probes conclude"] == ("Evasion: Evaluation RELIABLE: all passed.",)
         assert items["What to be wary of"] == ("Evasion: Gradients vanish on 3 % of the samples.",)
+
+
+def test_numbers_of_a_probe_that_failed_a_check_of_itself_are_not_stated_as_measured(report: Report):
+    failed = PositiveControl(name="planted", passed=False, expected="broken", observed="not broken")
+    void = tuple(
+        found.model_copy(update={"controls": (failed,)}) if found.probe == "evasion" else found
+        for found in report.record.results
+    )
+    for results, believed in ((report.record.results, True), (void, False)):
+        ungated = report.model_copy(
+            update={"record": report.record.model_copy(update={"results": results}), "gate": None}
+        )
+        measured = build_view(ungated, {}).summary[0]
+        assert any("Accuracy" in item for item in measured.items)
+        assert any("Evasion" in item for item in measured.items) is believed
+        assert ("Not to be relied on" not in terminal(ungated)) is believed
 
 
 def test_inconclusive_says_how_many_more_samples(report: Report):

@@ -65,7 +65,7 @@ class StubContext(RunContext):
     def predictions(self, role: Role = "eval") -> Predictions:
         return Predictions(self.logits.astype(np.float32), self.labels.astype(np.int64))
 
-    def map(self, function: Callable[[Unit, RunContext], Tally], units: Sequence[Unit]) -> list[Tally]:
+    def map(self, function: Callable[[Unit, RunContext], Tally], units: Sequence[Unit], what: str = "") -> list[Tally]:
         return [function(unit, self) for unit in units]
 
     def shared(self) -> RunContext:

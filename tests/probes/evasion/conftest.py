@@ -38,7 +38,7 @@ class StubContext(RunContext):
     def predictions(self, role="eval"):
         raise NotImplementedError
 
-    def map(self, function, units):
+    def map(self, function, units, what=""):
         tallies = []
         for unit in units:
             if self.most is not None and len(self.units) >= self.most:
