@@ -3,7 +3,7 @@
 import math
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from audit.errors import UsageError
@@ -12,7 +12,7 @@ RESERVE = 0.1
 """Share kept back for judging and reporting."""
 
 LEAST_WEIGHT = 1.0
-"""Seconds that any work counts as when time is shared."""
+"""Seconds that any work counts as when time is shared: an estimate of nothing still needs a turn."""
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "": 1}
 
@@ -51,10 +51,26 @@ class Budget:
         """Seconds left, never negative."""
         return max(0.0, self.deadline - self.clock())
 
-    def share(self, estimate: float, others: float) -> "Budget":
-        """The part of what is left that falls to work of this estimated length beside others still to come."""
+    def share(self, estimate: float, others: Sequence[float] = ()) -> "Budget":
+        """The part of what is left that falls to work of this estimated length beside others still to come.
+
+        Where there is time for all, in proportion. Else each gets what it is estimated at, but none more than a limit
+        that leaves as much to all others: estimates are of the most that work may take, and one that is far too high
+        must not leave the others without a turn.
+        """
         if math.isinf(self.deadline):
             return self
-        mine = max(estimate, LEAST_WEIGHT)  # an estimate of nothing still needs a turn
-        part = mine / (mine + others)
-        return Budget(self.clock() + self.left() * part, self.clock)
+        mine, *rest = (max(seconds, LEAST_WEIGHT) for seconds in (estimate, *others))
+        left, needed = self.left(), mine + sum(rest)
+        part = left * mine / needed if needed <= left else min(mine, _limit(left, sorted([mine, *rest])))
+        return Budget(self.clock() + part, self.clock)
+
+
+def _limit(left: float, ascending: Sequence[float]) -> float:
+    """The most that each of several needs, which exceed what is left together, is given so that all of it is used."""
+    for place, need in enumerate(ascending):
+        level = left / (len(ascending) - place)
+        if need >= level:
+            return level
+        left -= need
+    return left

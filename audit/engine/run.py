@@ -45,7 +45,7 @@ def run_plan(plan: Plan, session: Session) -> tuple[tuple[ProbeResult, ...], dic
         _predict_ahead(plan, session, costs)
     results = []
     for place, step in enumerate(plan.steps):
-        later = sum(other.seconds for other in plan.steps[place + 1 :] if other.skip is None)
+        later = [other.seconds for other in plan.steps[place + 1 :] if other.skip is None]
         result, cost = run_step(step, session, session.budget.share(step.seconds, later))
         results.append(result)
         costs[step.probe.id] = cost
@@ -133,7 +133,8 @@ def _result(
 def _predict_ahead(plan: Plan, session: Session, costs: dict[str, Cost]) -> None:
     """The shared pass, on its own share of the budget; its failure is each probe's to report."""
     start = time.perf_counter()
-    budget = session.budget.share(plan.prediction_seconds, plan.seconds - plan.prediction_seconds)
+    others = [step.seconds for step in plan.steps if step.skip is None]
+    budget = session.budget.share(plan.prediction_seconds, others)
     try:
         predict(EngineContext(session, PREDICTIONS, 1, budget), session, "eval")
     except (StoreError, Interrupted):

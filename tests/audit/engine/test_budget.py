@@ -23,14 +23,31 @@ def test_a_tenth_is_kept_for_reporting():
 
 def test_no_budget_never_ends():
     assert math.isinf(Budget.of(None).left())
-    assert math.isinf(Budget.of(None).share(1, 1).left())
+    assert math.isinf(Budget.of(None).share(1, [1]).left())
 
 
 def test_time_is_shared_by_estimate_and_what_is_unused_flows_on():
     now = [0.0]
     budget = Budget(deadline=90, clock=lambda: now[0])
 
-    assert budget.share(1, 2).left() == pytest.approx(30)
+    assert budget.share(1, [1, 1]).left() == pytest.approx(30)
     now[0] = 10  # the first took only 10
-    assert budget.share(1, 1).left() == pytest.approx(40)
-    assert budget.share(1, 0).left() == pytest.approx(80)
+    assert budget.share(1, [1]).left() == pytest.approx(40)
+    assert budget.share(1).left() == pytest.approx(80)
+
+
+@pytest.mark.parametrize(
+    ("estimate", "others", "part"),
+    [
+        (10, [20, 30], 90 * 10 / 60),  # time for all
+        (50_000, [20, 30], 40),  # an estimate beyond all bounds leaves the others theirs
+        (20, [50_000, 30], 20),
+        (50_000, [50_000, 10], 40),
+        (40, [40, 40], 30),
+        (0, [50_000], 1),
+    ],
+)
+def test_no_estimate_leaves_the_others_without_a_turn(estimate, others, part):
+    budget = Budget(deadline=90, clock=lambda: 0.0)
+
+    assert budget.share(estimate, others).left() == pytest.approx(part)

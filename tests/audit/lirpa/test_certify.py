@@ -1,7 +1,10 @@
+import pytest
 import torch
 from torch import nn
 
+from audit.lirpa import certify
 from audit.lirpa.certify import Certifier
+from audit.lirpa.region import Region
 from tests.audit.lirpa.networks import perceptron
 from tests.audit.lirpa.soundness import graph_of
 
@@ -61,3 +64,38 @@ def test_wrong_labels_and_slack_leave_nothing():
 
     assert radius(graph, images, (right + 1) % 3, [0.001], halvings=3).tolist() == [0.0] * 6
     assert radius(graph, images, right, [0.001], halvings=3, slack=1e3).tolist() == [0.0] * 6
+
+
+@pytest.mark.parametrize(("method", "radius"), [("ibp", 0.002), ("crown-ibp", 0.01), ("crown", 0.01)])
+def test_what_is_certified_is_what_has_no_margin_below_the_slack(method, radius):
+    graph = graph_of(perceptron(classes=7), (2, 4, 4))
+    images = torch.rand(60, 2, 4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    labels = graph.run(images).argmax(1)
+    certifier, eps = Certifier(graph, "linf", (method,)), torch.full((60,), radius).double()
+    slack = torch.linspace(0, 0.3, 60).double()
+
+    found = certifier.certified(images, labels, eps, slack)
+
+    margins = certifier.margins(Region.ball(images, "linf", eps), labels, method)
+    nearest = graph.run(images).topk(2).indices[:, 1]
+    assert torch.equal(found, margins.amin(1) > slack)
+    assert 10 < int(found.sum()) < 50
+    least = margins.argmin(1) + (margins.argmin(1) >= labels)
+    assert bool((least != nearest).any()), "where the first class alone would not have done"
+
+
+def test_where_the_nearest_class_cannot_be_ruled_out_no_other_one_is_asked(monkeypatch):
+    graph = graph_of(perceptron(classes=50), (2, 4, 4))
+    images = torch.rand(6, 2, 4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    labels, asked = graph.run(images).argmax(1), []
+
+    def counted(*args, **settings):
+        found = bounds_from(*args, **settings)
+        asked.append(found.numel())
+        return found
+
+    bounds_from = certify.bounds_from
+    monkeypatch.setattr(certify, "bounds_from", counted)
+    certifier = Certifier(graph, "linf", ("crown-ibp",))
+    assert not certifier.certified(images, labels, torch.ones(6).double(), torch.zeros(6)).any()
+    assert asked == [6]
