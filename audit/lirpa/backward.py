@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 
 import torch
 from torch import Tensor
 
 from audit.lirpa.bounds import Owners, Window
+from audit.lirpa.extent import passes_as_part
 from audit.lirpa.graph import Graph, Operation
 from audit.lirpa.region import Region
 from audit.lirpa.rules import rule_of
@@ -59,8 +59,8 @@ def lower_bounds(
         if op not in waiting or op is graph.pixels:
             continue
         (mine, window), rule = waiting.pop(op), rule_of(op)
-        if window is not None and (not rule.local(op) or window.height * window.width * 2 > prod(op.shape[-2:])):
-            mine, window = window.spread(mine, *op.shape[-2:]), None  # most of the whole is no saving
+        if window is not None and not passes_as_part(op, window.height, window.width):
+            mine, window = window.spread(mine, *op.shape[-2:]), None
         at = Standing(known, rows.owners, slopes or {}, window)
         if not rule.exact and not relaxed:
             rest = rest + product(mine.clamp(min=0), at.lo(op)) + product(mine.clamp(max=0), at.hi(op))

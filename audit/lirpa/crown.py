@@ -17,6 +17,7 @@ from torch import Tensor
 
 from audit.lirpa.backward import Rows
 from audit.lirpa.bounds import Interval, Owners, Window
+from audit.lirpa.extent import batching, has_places
 from audit.lirpa.graph import Graph, Operation
 from audit.lirpa.intervals import Ball, exact_operations, pixels, propagate, step
 from audit.lirpa.optimised import raised_bounds
@@ -24,11 +25,6 @@ from audit.lirpa.region import Region
 from audit.lirpa.rules import rule_of
 from audit.lirpa.rules.relu import Bent
 from audit.lirpa.rules.rule import Known
-from audit.toolkit.batching import Batching
-
-VALUES = {"cpu": 1 << 20, "cuda": 1 << 26}
-"""Coefficients that a pass holds at its widest operation, about, by the kind of device: more no longer fit into a
-processor's cache. That of GPUs is a judgement, which nothing has measured."""
 
 
 def crown(graph: Graph, region: Region, steps: int = 0, most: int | None = None) -> Known:
@@ -86,38 +82,23 @@ def refined(graph: Graph, region: Region, known: Known, op: Operation, chosen: T
     sample, place = chosen.nonzero(as_tuple=True)
 
     def ends(part: slice) -> Tensor:
-        rows = _units(sample[part], place[part], op.shape, len(region), lo)
+        rows = _units(sample[part], place[part], op, len(region), lo)
         negated = Rows(-rows.values, rows.owners, rows.window)
         low = raised_bounds(graph, region, known, op, rows, steps)
         return torch.stack([low, -raised_bounds(graph, region, known, op, negated, steps)])
 
     if len(sample):
-        low, high = torch.cat(batching(graph, lo.device).parts(len(sample), ends), dim=1)
+        low, high = torch.cat(batching(graph, lo.device, op).parts(len(sample), ends), dim=1)
         lo[sample, place] = torch.maximum(lo[sample, place], low)
         hi[sample, place] = torch.minimum(hi[sample, place], high)
     return Interval(lo.view_as(before.lo), hi.view_as(before.hi))
 
 
-def batching(graph: Graph, device: torch.device, *, relaxed: bool = True) -> Batching:
-    """How many rows a pass takes at once; `relaxed` as in `lower_bounds`."""
-    passed = graph.operations if relaxed else _affine_end(graph)
-    most = VALUES.get(device.type, VALUES["cpu"])
-    return Batching(max(most // max(prod(op.shape) for op in passed), 1))
-
-
-def _affine_end(graph: Graph) -> set[Operation]:
-    """What a pass from the logits meets before it ends at what is not affine, that included."""
-    found = {graph.logits}
-    for op in reversed(graph.operations[1:]):
-        if op in found and rule_of(op).exact:
-            found.update(op.operands)
-    return found
-
-
-def _units(sample: Tensor, place: Tensor, shape: tuple[int, ...], n: int, like: Tensor) -> Rows:
+def _units(sample: Tensor, place: Tensor, op: Operation, n: int, like: Tensor) -> Rows:
     """Rows with a one in the place of each value; those of images are about that place alone."""
     window = None
-    if len(shape) == 4 and prod(shape[-2:]) > 1:
+    shape = op.shape
+    if has_places(op):
         height, width = shape[-2:]
         window = Window.at(place // width % height, place % width)
         place, shape = place // (height * width), (*shape[:-2], 1, 1)

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from audit.lirpa.backward import Rows, lower_bounds
 from audit.lirpa.bounds import Owners
-from audit.lirpa.crown import batching, crown
+from audit.lirpa.crown import crown
+from audit.lirpa.extent import batching
 from audit.lirpa.graph import Graph
 from audit.lirpa.intervals import propagate
 from audit.lirpa.optimised import raised_bounds

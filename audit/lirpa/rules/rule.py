@@ -105,6 +105,10 @@ class Rule(ABC):
         """Whether rows about a part of the value can be passed as they are."""
         return False
 
+    def below(self, op: Operation, height: int, width: int) -> tuple[int, int]:
+        """The size of the part of the operands that a part of the value hangs on, where the rule is local."""
+        return height, width
+
     @abstractmethod
     def interval(self, op: Operation, *operands: Interval) -> Interval:
         """What the value lies between when each operand lies in its interval."""

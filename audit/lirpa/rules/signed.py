@@ -123,6 +123,15 @@ class Convolution(Filters):
         """Where padding is given in numbers."""
         return not isinstance(op.argument(4, "padding", 0), str)
 
+    def below(self, op: Operation, height: int, width: int) -> tuple[int, int]:
+        """As far as the filters reach."""
+        stride, dilation = (_pair(op.argument(*_GEOMETRY[number])) for number in (0, 2))
+        reach = [
+            (size - 1) * step + gap * (kernel - 1) + 1
+            for size, step, gap, kernel in zip((height, width), stride, dilation, op.args[1].shape[2:], strict=True)
+        ]
+        return reach[0], reach[1]
+
     def backward(self, op: Operation, rows: Tensor, at: Standing) -> Pulled:
         """The transposed convolution."""
         if isinstance(op.argument(4, "padding", 0), str):
