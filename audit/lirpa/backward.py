@@ -84,7 +84,7 @@ def _added(
     one, other = first[1], second[1]
     if one is None and other is None:
         return first[0] + second[0], None
-    moved = one.apart(other) if one is not None and other is not None else None
+    moved = one.shift(other) if one is not None and other is not None else None
     if one is None or other is None or moved is None:
         return _whole(op, *first) + _whole(op, *second), None
     down, right = moved

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -76,7 +76,7 @@ class Owners:
 
     def pick(self, values: Tensor) -> Tensor:
         """Each row's own (r, *shape) of the samples' values (n, *shape); (1, *shape) where there is one sample."""
-        return values if self.n == 1 else values[self.sample]
+        return values if self.n == 1 else values.index_select(0, self.sample)
 
     def part(self, rows: slice) -> Owners:
         """Those of some rows."""
@@ -100,6 +100,8 @@ class Window:
         top, left: (r,) int64, where each part begins.
         height, width: of the parts.
         span: least and greatest top, least and greatest left.
+        apart: (u,) int64, rows of which no two are about the same part of the same sample.
+        alike: (r,) int64, for each row the place in `apart` of the one about the same.
     """
 
     top: Tensor
@@ -107,19 +109,25 @@ class Window:
     height: int
     width: int
     span: tuple[int, int, int, int]
+    apart: Tensor
+    alike: Tensor
 
     @staticmethod
-    def at(top: Tensor, left: Tensor) -> Window:
+    def at(top: Tensor, left: Tensor, owners: Owners) -> Window:
         """Parts of one place each."""
         span = torch.stack([*top.aminmax(), *left.aminmax()]).tolist()
-        return Window(top, left, 1, 1, (span[0], span[1], span[2], span[3]))
+        key = (owners.sample * (span[1] + 1) + top) * (span[3] + 1) + left
+        found, alike = torch.unique(key, return_inverse=True)
+        apart = torch.empty(len(found), dtype=torch.int64, device=top.device)
+        apart[alike] = torch.arange(len(top), device=top.device)  # whichever comes last
+        return Window(top, left, 1, 1, (span[0], span[1], span[2], span[3]), apart, alike)
 
     def below(self, stride: tuple[int, int], padding: tuple[int, int], height: int, width: int) -> Window:
         """The parts of a convolution's operand that these parts of its value hang on."""
         span = tuple(place * stride[number // 2] - padding[number // 2] for number, place in enumerate(self.span))
-        return Window(
-            self.top * stride[0] - padding[0], self.left * stride[1] - padding[1], height, width,
-            (span[0], span[1], span[2], span[3]),
+        return replace(
+            self, top=self.top * stride[0] - padding[0], left=self.left * stride[1] - padding[1], height=height,
+            width=width, span=(span[0], span[1], span[2], span[3]),
         )  # fmt: skip
 
     def leaves(self, height: int, width: int) -> bool:
@@ -139,9 +147,10 @@ class Window:
         up, down, left, right = self._margins(*values.shape[-2:])
         padded = torch.nn.functional.pad(values.flatten(1, -3), (left, right, up, down))
         parts = padded.unfold(-2, self.height, 1).unfold(-2, self.width, 1)
-        sample = owners.sample if owners.n > 1 else torch.zeros_like(owners.sample)
-        taken = parts[sample, :, self.top + up, self.left + left]
-        return taken.view(len(taken), *values.shape[1:-2], self.height, self.width)
+        rows = self.apart
+        sample = owners.sample[rows] if owners.n > 1 else torch.zeros_like(rows)
+        taken = parts[sample, :, self.top[rows] + up, self.left[rows] + left]
+        return taken.view(len(rows), *values.shape[1:-2], self.height, self.width).index_select(0, self.alike)
 
     def cut_own(self, values: Tensor) -> Tensor:
         """Each row's part (r, *, h, w) of values of its own (r, *, H, W)."""
@@ -158,7 +167,7 @@ class Window:
         whole = whole.view(*whole.shape[:2], height + up + down, width + left + right)
         return whole[..., up : up + height, left : left + width].reshape(*rows.shape[:-2], height, width)
 
-    def apart(self, other: Window) -> tuple[int, int] | None:
+    def shift(self, other: Window) -> tuple[int, int] | None:
         """How far another window's parts begin below and right of these; None where that differs from row to row."""
         down = {theirs - mine for mine, theirs in zip(self.span[:2], other.span[:2], strict=True)}
         right = {theirs - mine for mine, theirs in zip(self.span[2:], other.span[2:], strict=True)}
@@ -171,8 +180,10 @@ class Window:
     def grown(self, up: int, down: int, left: int, right: int) -> Window:
         """Larger by so much to each side."""
         span = (self.span[0] - up, self.span[1] - up, self.span[2] - left, self.span[3] - left)
-        size = (self.height + up + down, self.width + left + right)
-        return Window(self.top - up, self.left - left, *size, span)
+        return replace(
+            self, top=self.top - up, left=self.left - left, height=self.height + up + down,
+            width=self.width + left + right, span=span,
+        )  # fmt: skip
 
     def _margins(self, height: int, width: int) -> tuple[int, int, int, int]:
         """How far parts reach over the upper, lower, left and right edge."""

@@ -96,15 +96,14 @@ def refined(graph: Graph, region: Region, known: Known, op: Operation, chosen: T
 
 def _units(sample: Tensor, place: Tensor, op: Operation, n: int, like: Tensor) -> Rows:
     """Rows with a one in the place of each value; those of images are about that place alone."""
-    window = None
-    shape = op.shape
+    window, shape, owners = None, op.shape, Owners(sample, n)
     if has_places(op):
         height, width = shape[-2:]
-        window = Window.at(place // width % height, place % width)
+        window = Window.at(place // width % height, place % width, owners)
         place, shape = place // (height * width), (*shape[:-2], 1, 1)
     units = like.new_zeros(len(place), prod(shape))
     units[torch.arange(len(place), device=like.device), place] = 1
-    return Rows(units.view(-1, *shape), Owners(sample, n), window)
+    return Rows(units.view(-1, *shape), owners, window)
 
 
 def _opened(interval: Interval, *, signs_alone: bool) -> Tensor:

@@ -92,11 +92,12 @@ class Elementwise(Rule):
         if op in at.slopes and found.free is not None:
             slopes = at.slopes[op] if at.window is None else at.window.cut_own(at.slopes[op])
             lower = torch.where(at.pick(found.free), slopes, lower)
-        pulled = rows * torch.where(rows > 0, lower, at.pick(found.upper_slope))
+        above, below = rows.clamp(min=0), rows.clamp(max=0)
+        pulled = torch.addcmul(above * lower, below, at.pick(found.upper_slope))  # one of both is 0, all slopes finite
         times = products if found.finite else product
-        rest = times(rows.clamp(max=0), at.pick(found.upper_offset))
+        rest = times(below, at.pick(found.upper_offset))
         if found.free is None:  # else the offset is 0
-            rest = rest + times(rows.clamp(min=0), at.pick(found.lower_offset))
+            rest = rest + times(above, at.pick(found.lower_offset))
         if at.window is not None:
             return Pulled((pulled,), rest, at.window)
         return Pulled((summed_to(pulled, op.operands[0].shape),), rest)

@@ -101,11 +101,11 @@ def test_rows_about_a_part_of_an_image_have_the_bounds_of_whole_ones(monkeypatch
     parts = crown(graph, region, steps)
     told = crown_module._units
 
-    def whole(sample, place, shape, n, like):
-        rows = told(sample, place, shape, n, like)
+    def whole(sample, place, op, n, like):
+        rows = told(sample, place, op, n, like)
         if rows.window is None:
             return rows
-        return Rows(rows.window.spread(rows.values, *shape[-2:]), rows.owners)
+        return Rows(rows.window.spread(rows.values, *op.shape[-2:]), rows.owners)
 
     monkeypatch.setattr(crown_module, "_units", whole)
     wholes = crown(graph, region, steps)

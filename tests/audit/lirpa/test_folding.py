@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from audit.lirpa.crown import VALUES, batching, crown
+from audit.lirpa.crown import crown
+from audit.lirpa.extent import VALUES, batching, coefficients
 from audit.lirpa.intervals import propagate
 from audit.lirpa.lowering import lower
 from tests.audit.lirpa.networks import Residual
@@ -166,3 +167,16 @@ def test_a_pass_holds_as_many_rows_as_the_operations_that_it_meets_leave_room_fo
     assert batching(graph, cpu).most == VALUES["cpu"] // 512
     assert batching(graph, cpu, relaxed=False).most == VALUES["cpu"] // 16, "it ends at the last ReLU"
     assert batching(graph, gpu).most == VALUES["cuda"] // 512
+
+
+def test_a_pass_about_parts_of_an_image_holds_as_many_rows_as_these_parts_leave_room_for():
+    layers = [nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, 2, padding=1), nn.ReLU()]
+    network = nn.Sequential(*layers, nn.Conv2d(4, 2, 3, padding=2, dilation=2), nn.Flatten(), nn.Linear(128, 3))
+    graph, cpu = lower(network, (1, 16, 16)).bound(torch.float64), torch.device("cpu")
+    _, second, third = (op for op in graph.operations if op.kind == "conv2d")
+
+    assert coefficients(graph, second) == 4 * 3 * 3
+    assert coefficients(graph, third) == 4 * 11 * 11, "of five by five places every second one, and one around"
+    assert batching(graph, cpu, third).most == VALUES["cpu"] // (4 * 11 * 11)
+    assert coefficients(graph) == 4 * 16 * 16, "from the logits all of it"
+    assert coefficients(graph, graph.logits) == 4 * 16 * 16
