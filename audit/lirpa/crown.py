@@ -81,28 +81,29 @@ def refined(graph: Graph, region: Region, known: Known, op: Operation, chosen: T
     lo, hi = before.lo.flatten(1).clone(), before.hi.flatten(1).clone()
     sample, place = chosen.nonzero(as_tuple=True)
 
+    twice = sample.repeat_interleave(2), place.repeat_interleave(2)  # an upper bound is a lower one of the negative
+    signs = lo.new_tensor([1.0, -1.0]).repeat(len(sample))
+
     def ends(part: slice) -> Tensor:
-        rows = _units(sample[part], place[part], op, len(region), lo)
-        negated = Rows(-rows.values, rows.owners, rows.window)
-        low = raised_bounds(graph, region, known, op, rows, steps)
-        return torch.stack([low, -raised_bounds(graph, region, known, op, negated, steps)])
+        rows = _units(twice[0][part], twice[1][part], signs[part], op, len(region))
+        return raised_bounds(graph, region, known, op, rows, steps)
 
     if len(sample):
-        low, high = torch.cat(batching(graph, lo.device, op).parts(len(sample), ends), dim=1)
-        lo[sample, place] = torch.maximum(lo[sample, place], low)
-        hi[sample, place] = torch.minimum(hi[sample, place], high)
+        found = torch.cat(batching(graph, lo.device, op).parts(len(signs), ends)).view(-1, 2)
+        lo[sample, place] = torch.maximum(lo[sample, place], found[:, 0])
+        hi[sample, place] = torch.minimum(hi[sample, place], -found[:, 1])
     return Interval(lo.view_as(before.lo), hi.view_as(before.hi))
 
 
-def _units(sample: Tensor, place: Tensor, op: Operation, n: int, like: Tensor) -> Rows:
-    """Rows with a one in the place of each value; those of images are about that place alone."""
+def _units(sample: Tensor, place: Tensor, signs: Tensor, op: Operation, n: int) -> Rows:
+    """Rows with 1 or -1 in the place of each value; those of images are about that place alone."""
     window, shape, owners = None, op.shape, Owners(sample, n)
     if has_places(op):
         height, width = shape[-2:]
         window = Window.at(place // width % height, place % width, owners)
         place, shape = place // (height * width), (*shape[:-2], 1, 1)
-    units = like.new_zeros(len(place), prod(shape))
-    units[torch.arange(len(place), device=like.device), place] = 1
+    units = signs.new_zeros(len(place), prod(shape))
+    units[torch.arange(len(place), device=signs.device), place] = signs
     return Rows(units.view(-1, *shape), owners, window)
 
 

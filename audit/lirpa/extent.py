@@ -10,7 +10,7 @@ from audit.lirpa.graph import Graph, Operation
 from audit.lirpa.rules import rule_of
 from audit.toolkit.batching import Batching
 
-VALUES = {"cpu": 3 << 17, "cuda": 1 << 26}
+VALUES = {"cpu": 1 << 18, "cuda": 1 << 26}
 """Coefficients that a pass holds at its widest operation, about, by the kind of device: more no longer fit into a
 processor's cache. That of GPUs is a judgement, which nothing has measured."""
 Part = tuple[int, int] | None

@@ -101,8 +101,8 @@ def test_rows_about_a_part_of_an_image_have_the_bounds_of_whole_ones(monkeypatch
     parts = crown(graph, region, steps)
     told = crown_module._units
 
-    def whole(sample, place, op, n, like):
-        rows = told(sample, place, op, n, like)
+    def whole(sample, place, signs, op, n):
+        rows = told(sample, place, signs, op, n)
         if rows.window is None:
             return rows
         return Rows(rows.window.spread(rows.values, *op.shape[-2:]), rows.owners)
