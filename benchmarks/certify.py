@@ -1,11 +1,12 @@
 """What a certificate costs, beside auto_LiRPA's at equal tightness, and how that grows.
 
-    python benchmarks/certify.py [--images 8] [--repeats 3]
+    python benchmarks/certify.py [--images 8] [--repeats 5]
 
 Networks are those of the real checkpoints where `../shared` is there, with the exact images beside them; else the same
 architecture with values drawn from a seed. Both tools bound the same margins by full CROWN, in float64, on one thread
-and in one process: auto_LiRPA in its faster mode (patches) where that takes the network, traced beforehand, and both
-with the bounds alone timed. Seconds are of the processor and medians. Growth is measured on dense networks.
+and in one process: auto_LiRPA in both of its modes, traced beforehand, and the bounds alone timed. Seconds are of the
+processor and medians; ratios are to the faster mode and medians over rounds in which all are run one after another, as
+machines are not equally fast from minute to minute. Growth is measured on dense networks.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,15 +81,15 @@ def network_of(name: str) -> tuple[nn.Module, Tensor, Tensor]:
     return module, images[right], answers[right]
 
 
-def seconds(work: Callable[[], Any], repeats: int) -> float:
-    """Median of the processor's seconds, after one run that is not counted."""
-    work()
-    taken = []
-    for _ in range(repeats):
-        start = time.process_time()
-        work()
-        taken.append(time.process_time() - start)
-    return statistics.median(taken)
+def timed(works: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+    """The processor's seconds of each work, in rounds of all of them, after a first one that is not counted."""
+    taken: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(repeats + 1):
+        for name, work in works.items():
+            start = time.process_time()
+            work()
+            taken[name].append(time.process_time() - start)
+    return {name: found[1:] for name, found in taken.items()}
 
 
 def compared(name: str, images: int, repeats: int) -> dict[str, Any]:
@@ -103,39 +104,46 @@ def compared(name: str, images: int, repeats: int) -> dict[str, Any]:
             return margin_bounds(graph, Region.ball(pixels[rows], "linf", eps), labels[rows], "crown")
 
     each = [slice(place, place + 1) for place in range(len(pixels))]
-    found["ours, one image at once"] = seconds(lambda: [ours(rows) for rows in each], repeats) / len(pixels)
-    found["ours, all at once"] = seconds(lambda: ours(slice(None)), repeats) / len(pixels)
+    works = {
+        "ours, one image at once": lambda: [ours(rows) for rows in each],
+        "ours, all at once": lambda: ours(slice(None)),
+    }
     region, rows = Region.ball(pixels, "linf", eps), margin_rows(labels, graph.logits.shape[-1], torch.float64)
     theirs = auto_lirpa.box_bounds(module, region.box.lo, region.box.hi, rows, "crown")
     found["largest difference"] = f"{float((ours(slice(None)) - theirs).abs().max()):.1e}"
-    found["auto_LiRPA, patches"] = _theirs(module, region, rows, {"conv_mode": "patches"}, repeats)
-    found["auto_LiRPA, matrix"] = _theirs(module, region, rows, {"conv_mode": "matrix"}, repeats)
-    best = min(value for key, value in found.items() if key.startswith("auto_LiRPA") and value is not None)
-    found["ours against their faster mode, one image at once"] = found["ours, one image at once"] / best
-    found["ours against their faster mode, all at once"] = found["ours, all at once"] / best
+    modes = {f"auto_LiRPA, {mode}": _theirs(module, region, rows, mode) for mode in ("patches", "matrix")}
+    taken = timed(works | {name: work for name, work in modes.items() if work is not None}, repeats)
+    found |= {who: statistics.median(rounds) / len(pixels) for who, rounds in taken.items()}
+    best = min((who for who in taken if who in modes), key=lambda who: statistics.median(taken[who]))
+    for who in works:
+        ratios = [mine / other for mine, other in zip(taken[who], taken[best], strict=True)]
+        found[f"time over that of {best}: {who}"] = statistics.median(ratios)
+        found[f"the same, from round to round: {who}"] = f"{min(ratios):.2f} to {max(ratios):.2f}"
     found["values that intervals leave open, an image"] = _opened(graph, region) / len(pixels)
     return {key: round(value, 6) if isinstance(value, float) else value for key, value in found.items()}
 
 
-def _theirs(module: nn.Module, region: Region, rows: Tensor, options: dict[str, Any], repeats: int) -> float | None:
-    """Their seconds an image, one at once, for the bounds alone; None where they fail."""
+def _theirs(module: nn.Module, region: Region, rows: Tensor, mode: str) -> Callable[[], None] | None:
+    """Their bounds alone, image by image; None where they fail."""
     package = auto_lirpa._package()
-    with auto_lirpa._walls():
-        try:
-            traced = package.Traced(module.double(), region.box.lo[:1], {**options, "minimum_sparsity": 1.0})
+
+    def work() -> None:
+        with auto_lirpa._walls():
+            for place in range(len(region)):
+                box = {"x_L": region.box.lo[place][None], "x_U": region.box.hi[place][None]}
+                image = package.BoundedTensor(
+                    region.box.centre[place][None], package.PerturbationLpNorm(norm=np.inf, **box)
+                )
+                traced.compute_bounds((image,), C=rows[place][None], method="crown", bound_upper=False)
+
+    try:
+        with auto_lirpa._walls():
+            traced = package.Traced(module.double(), region.box.lo[:1], {"conv_mode": mode, "minimum_sparsity": 1.0})
             traced.meet = True
-
-            def work() -> None:
-                for place in range(len(region)):
-                    ball = package.PerturbationLpNorm(
-                        norm=np.inf, x_L=region.box.lo[place][None], x_U=region.box.hi[place][None]
-                    )
-                    image = package.BoundedTensor(region.box.centre[place][None], ball)
-                    traced.compute_bounds((image,), C=rows[place][None], method="crown", bound_upper=False)
-
-            return seconds(work, repeats) / len(region)
-        except Exception:
-            return None
+        work()
+    except Exception:
+        return None
+    return work
 
 
 def _opened(graph: Graph, region: Region) -> int:
@@ -163,7 +171,8 @@ def grown(depth: int, width: int, eps: float, repeats: int) -> dict[str, Any]:
             crown(graph, region)
 
     return {
-        "depth": depth, "width": width, "eps": eps, "seconds an image": round(seconds(work, repeats) / 8, 6),
+        "depth": depth, "width": width, "eps": eps,
+        "seconds an image": round(statistics.median(timed({"ours": work}, repeats)["ours"]) / 8, 6),
         "open values an image": _opened(graph, region) / 8,
     }  # fmt: skip
 
@@ -172,7 +181,7 @@ def main() -> None:
     """Prints and stores the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=8)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=5)
     given = parser.parse_args()
     torch.set_num_threads(1)
     figures: dict[str, Any] = {name: compared(name, given.images, given.repeats) for name in NETWORKS}

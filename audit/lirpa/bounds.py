@@ -64,10 +64,18 @@ class Owners:
     Attributes:
         sample: (r,) int64.
         n: samples.
+        only: the sample that all rows belong to; None where there are several, or where it is not known.
     """
 
     sample: Tensor
     n: int
+    only: int | None = None
+
+    @staticmethod
+    def of(ascending: Tensor, n: int) -> Owners:
+        """Of rows in the order of their samples."""
+        first, last = ascending[[0, -1]].tolist()
+        return Owners(ascending, n, first if first == last else None)
 
     @staticmethod
     def all_of(n: int, each: int, device: torch.device) -> Owners:
@@ -75,8 +83,10 @@ class Owners:
         return Owners(torch.arange(n, device=device).repeat_interleave(each), n)
 
     def pick(self, values: Tensor) -> Tensor:
-        """Each row's own (r, *shape) of the samples' values (n, *shape); (1, *shape) where there is one sample."""
-        return values if self.n == 1 else values.index_select(0, self.sample)
+        """Each row's own (r, *shape) of the samples' values (n, *shape); (1, *shape) where all have the same."""
+        if self.n == 1:
+            return values
+        return values.index_select(0, self.sample) if self.only is None else values[self.only : self.only + 1]
 
     def part(self, rows: slice) -> Owners:
         """Those of some rows."""

@@ -97,7 +97,7 @@ def refined(graph: Graph, region: Region, known: Known, op: Operation, chosen: T
 
 def _units(sample: Tensor, place: Tensor, signs: Tensor, op: Operation, n: int) -> Rows:
     """Rows with 1 or -1 in the place of each value; those of images are about that place alone."""
-    window, shape, owners = None, op.shape, Owners(sample, n)
+    window, shape, owners = None, op.shape, Owners.of(sample, n)
     if has_places(op):
         height, width = shape[-2:]
         window = Window.at(place // width % height, place % width, owners)
