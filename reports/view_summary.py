@@ -51,12 +51,14 @@ def _ungated(report: Report, registry: Registry) -> tuple[Block, ...]:
             setting = f" ({number.setting})" if number.setting else ""
             spread = f", {number.how} {number.interval}" if number.interval else ""
             numbers.append(f"{metric_name(number.metric)}{setting}: {number.value}{spread}, n = {number.n}.")
+    held = any(result.measurements for result in report.record.results)
+    none = "Nothing that can be relied on." if held else "Nothing was measured."
     steps = [
         *_control_steps(report),
         "Write down what a release must satisfy as a policy, and judge these facts by it.",
     ]
     return (
-        _block("What was measured", "next", "•", numbers, "Nothing was measured."),
+        _block("What was measured", "next", "•", numbers, none),
         _block(
             "What could not be told", "inconclusive", "?", _gaps(report.record.results), "Every probe that ran told."
         ),

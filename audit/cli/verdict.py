@@ -70,8 +70,9 @@ def summary(report: Report) -> str:
             lines.append(f"  {result.reason.text}")
         settings = Counter(found.metric for found in result.measurements)
         shown = [found for found in result.measurements if settings[found.metric] <= MOST_SETTINGS]
-        if shown and any(not control.passed for control in result.controls):
-            lines.append("  Not to be relied on, as that check failed:")
+        failed = [control.name for control in result.controls if not control.passed]
+        if failed and result.measurements:
+            lines.append(f"  Not to be relied on, as checks of the probe itself failed ({', '.join(failed)}):")
         lines += [f"  {_fact(found, known.get(found.metric))}" for found in shown]
         hidden = len(result.measurements) - len(shown)
         lines += [f"  ... and {hidden} more in the report"] if hidden else []

@@ -60,7 +60,7 @@ class Budget:
         """
         if math.isinf(self.deadline):
             return self
-        mine, *rest = (max(seconds, LEAST_WEIGHT) for seconds in (estimate, *others))
+        mine, *rest = (max(LEAST_WEIGHT, seconds) for seconds in (estimate, *others))
         left, needed = self.left(), mine + sum(rest)
         part = left * mine / needed if needed <= left else min(mine, _limit(left, sorted([mine, *rest])))
         return Budget(self.clock() + part, self.clock)
@@ -68,9 +68,9 @@ class Budget:
 
 def _limit(left: float, ascending: Sequence[float]) -> float:
     """The most that each of several needs, which exceed what is left together, is given so that all of it is used."""
-    for place, need in enumerate(ascending):
+    for place, need in enumerate(ascending[:-1]):
         level = left / (len(ascending) - place)
         if need >= level:
             return level
         left -= need
-    return left
+    return left  # for the last

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +12,7 @@ from audit.lirpa.extent import passes_as_part
 from audit.lirpa.graph import Graph, Operation
 from audit.lirpa.region import Region
 from audit.lirpa.rules import rule_of
-from audit.lirpa.rules.rule import Known, Standing, product
+from audit.lirpa.rules.rule import Known, Slopes, Standing, product
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,7 +36,7 @@ def lower_bounds(
     known: Known,
     start: Operation,
     rows: Rows,
-    slopes: Mapping[Operation, Tensor] | None = None,
+    slopes: Slopes | None = None,
     *,
     relaxed: bool = True,
 ) -> Tensor:
@@ -49,7 +48,7 @@ def lower_bounds(
         known: of every operation below the start.
         start: whose value it is.
         rows: the combinations.
-        slopes: lower slopes (r, *shape) in place of a rule's own; see `Standing`.
+        slopes: lower slopes in place of rules' own.
         relaxed: whether to pass what is not affine; if not, intervals count from there on: the margins of interval
             bound propagation with the last layers merged.
     """
@@ -61,7 +60,7 @@ def lower_bounds(
         (mine, window), rule = waiting.pop(op), rule_of(op)
         if window is not None and not passes_as_part(op, window.height, window.width):
             mine, window = window.spread(mine, *op.shape[-2:]), None
-        at = Standing(known, rows.owners, slopes or {}, window)
+        at = Standing(known, rows.owners, slopes, window)
         if not rule.exact and not relaxed:
             rest = rest + product(mine.clamp(min=0), at.lo(op)) + product(mine.clamp(max=0), at.hi(op))
             continue

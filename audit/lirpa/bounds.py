@@ -72,10 +72,10 @@ class Owners:
     only: int | None = None
 
     @staticmethod
-    def of(ascending: Tensor, n: int) -> Owners:
-        """Of rows in the order of their samples."""
-        first, last = ascending[[0, -1]].tolist()
-        return Owners(ascending, n, first if first == last else None)
+    def of(sample: Tensor, n: int) -> Owners:
+        """Of at least one row, with `only` where it can be said."""
+        first, last = torch.stack(sample.aminmax()).tolist()
+        return Owners(sample, n, first if first == last else None)
 
     @staticmethod
     def all_of(n: int, each: int, device: torch.device) -> Owners:
@@ -90,7 +90,7 @@ class Owners:
 
     def part(self, rows: slice) -> Owners:
         """Those of some rows."""
-        return Owners(self.sample[rows], self.n)
+        return Owners.of(self.sample[rows], self.n)
 
 
 def products(rows: Tensor, values: Tensor) -> Tensor:
@@ -104,7 +104,8 @@ def products(rows: Tensor, values: Tensor) -> Tensor:
 class Window:
     """The part of values (..., h, w) that each of r rows is about; all its other coefficients are 0.
 
-    All parts have one size and each row's its own place, which may reach over the edges: rows are 0 there.
+    All parts have one size and each row's its own place, which may reach over the edges: rows are 0 there. All
+    windows of a pass come from one, moved and grown alike for all rows, so that parts that are the same stay the same.
 
     Attributes:
         top, left: (r,) int64, where each part begins.
@@ -129,7 +130,7 @@ class Window:
         key = (owners.sample * (span[1] + 1) + top) * (span[3] + 1) + left
         found, alike = torch.unique(key, return_inverse=True)
         apart = torch.empty(len(found), dtype=torch.int64, device=top.device)
-        apart[alike] = torch.arange(len(top), device=top.device)  # whichever comes last
+        apart[alike] = torch.arange(len(top), device=top.device)  # any of those alike
         return Window(top, left, 1, 1, (span[0], span[1], span[2], span[3]), apart, alike)
 
     def below(self, stride: tuple[int, int], padding: tuple[int, int], height: int, width: int) -> Window:
@@ -161,12 +162,6 @@ class Window:
         sample = owners.sample[rows] if owners.n > 1 else torch.zeros_like(rows)
         taken = parts[sample, :, self.top[rows] + up, self.left[rows] + left]
         return taken.view(len(rows), *values.shape[1:-2], self.height, self.width).index_select(0, self.alike)
-
-    def cut_own(self, values: Tensor) -> Tensor:
-        """Each row's part (r, *, h, w) of values of its own (r, *, H, W)."""
-        padded, places = self._padded(values), self._places(*values.shape[-2:])
-        taken = padded.gather(2, places.expand(-1, padded.shape[1], -1))
-        return taken.view(*values.shape[:-2], self.height, self.width)
 
     def spread(self, rows: Tensor, height: int, width: int) -> Tensor:
         """Rows (r, *, h, w) of the parts, with zeros around, to (r, *, height, width)."""
@@ -200,10 +195,6 @@ class Window:
         first_top, last_top, first_left, last_left = self.span
         up, left = max(-first_top, 0), max(-first_left, 0)
         return up, max(last_top + self.height - height, 0), left, max(last_left + self.width - width, 0)
-
-    def _padded(self, values: Tensor) -> Tensor:
-        up, down, left, right = self._margins(*values.shape[-2:])
-        return torch.nn.functional.pad(values.flatten(1, -3), (left, right, up, down)).flatten(2)
 
     def _places(self, height: int, width: int) -> Tensor:
         """The places (r, 1, h w) of the parts among all of what is padded, row by row."""

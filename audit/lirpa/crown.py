@@ -89,7 +89,7 @@ def refined(graph: Graph, region: Region, known: Known, op: Operation, chosen: T
         return raised_bounds(graph, region, known, op, rows, steps)
 
     if len(sample):
-        found = torch.cat(batching(graph, lo.device, op).parts(len(signs), ends)).view(-1, 2)
+        found = torch.cat(batching(graph, lo.device, op, ascent=steps > 0).parts(len(signs), ends)).view(-1, 2)
         lo[sample, place] = torch.maximum(lo[sample, place], found[:, 0])
         hi[sample, place] = torch.minimum(hi[sample, place], -found[:, 1])
     return Interval(lo.view_as(before.lo), hi.view_as(before.hi))

@@ -74,4 +74,4 @@ def bounds_from(
             return raised_bounds(graph, region, known, graph.logits, mine, steps)
         return lower_bounds(graph, region, known, graph.logits, mine, relaxed=relaxed)
 
-    return torch.cat(batching(graph, rows.device, relaxed=relaxed).parts(len(rows), part)).view(n, k)
+    return torch.cat(batching(graph, rows.device, relaxed=relaxed, ascent=steps > 0).parts(len(rows), part)).view(n, k)

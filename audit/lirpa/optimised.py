@@ -19,7 +19,7 @@ from audit.lirpa.graph import Graph, Operation
 from audit.lirpa.region import Region
 from audit.lirpa.rules import rule_of
 from audit.lirpa.rules.relu import Bent
-from audit.lirpa.rules.rule import Known
+from audit.lirpa.rules.rule import Known, Slopes
 
 RATE, DECAY = 0.25, 0.9
 """Of Adam, at first and from step to step."""
@@ -36,12 +36,12 @@ def raised_bounds(graph: Graph, region: Region, known: Known, start: Operation, 
         rows: the combinations.
         steps: of gradient ascent; none for plain CROWN.
     """
+    slopes = Slopes() if steps else None
     with torch.no_grad():
-        best = lower_bounds(graph, region, known, start, rows)
-    slopes = _first_slopes(graph, known, start, rows) if steps else {}
-    if not slopes:
+        best = lower_bounds(graph, region, known, start, rows, slopes)
+    if slopes is None or not slopes.found:
         return best
-    optimiser = torch.optim.Adam(slopes.values(), lr=RATE)
+    optimiser = torch.optim.Adam([slope.requires_grad_() for slope in slopes.found.values()], lr=RATE)
     with torch.enable_grad():
         for _ in range(steps):
             found = lower_bounds(graph, region, known, start, rows, slopes)
@@ -52,21 +52,10 @@ def raised_bounds(graph: Graph, region: Region, known: Known, start: Operation, 
             for group in optimiser.param_groups:
                 group["lr"] *= DECAY
             with torch.no_grad():
-                for op, slope in slopes.items():
+                for op, slope in slopes.found.items():
                     slope.clamp_(_left(op), 1)
     with torch.no_grad():
         return torch.maximum(best, lower_bounds(graph, region, known, start, rows, slopes))
-
-
-def _first_slopes(graph: Graph, known: Known, start: Operation, rows: Rows) -> dict[Operation, Tensor]:
-    """CROWN's own slopes of every row, at each ReLU below the start that is open somewhere."""
-    found: dict[Operation, Tensor] = {}
-    for op in graph.operations[1 : graph.operations.index(start) + 1]:
-        rule = rule_of(op)
-        if isinstance(rule, Bent) and op in known.relaxations and bool(known.relaxations[op].free.any()):
-            slope = rows.owners.pick(known.relaxations[op].lower_slope).expand(len(rows.values), *op.shape)
-            found[op] = slope.clone().requires_grad_(True)
-    return found
 
 
 def _left(op: Operation) -> float:

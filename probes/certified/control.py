@@ -17,6 +17,7 @@ from audit.lirpa.lowering import lower
 from probes.certified.config import CertifiedConfig
 
 IMAGES, CLASSES = 8, 10
+"""Of the control; of fewer classes where the subject has fewer, and no more, as time grows with them."""
 BELOW, ABOVE = 0.999, 1.001
 SHARE = 0.1
 """Of the radius, at which the folded network must be certified by CROWN."""

@@ -89,9 +89,8 @@ class Elementwise(Rule):
         x, own = at.intervals[op.operands[0]], at.intervals[op]
         found = at.known.once(op, lambda: self.relaxation(op, x, own))
         lower = at.pick(found.lower_slope)
-        if op in at.slopes and found.free is not None:
-            slopes = at.slopes[op] if at.window is None else at.window.cut_own(at.slopes[op])
-            lower = torch.where(at.pick(found.free), slopes, lower)
+        if at.slopes is not None and found.free is not None:
+            lower = torch.where(at.pick(found.free), at.slopes.of(op, lower, rows), lower)
         above, below = rows.clamp(min=0), rows.clamp(max=0)
         pulled = torch.addcmul(above * lower, below, at.pick(found.upper_slope))  # one of both is 0, all slopes finite
         times = products if found.finite else product

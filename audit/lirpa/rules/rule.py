@@ -46,6 +46,22 @@ class Known:
         return found
 
 
+class Slopes:
+    """Lower slopes in place of rules' own, row by row, of the part that rows are about at each operation.
+
+    The first pass notes what rules choose by themselves; later ones take what has become of it since.
+    """
+
+    def __init__(self) -> None:
+        self.found: dict[Operation, Tensor] = {}
+
+    def of(self, op: Operation, own: Tensor, rows: Tensor) -> Tensor:
+        """Those of an operation, in the shape of its rows."""
+        if op not in self.found:
+            self.found[op] = own.expand_as(rows).clone()
+        return self.found[op]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Standing:
     """What a backward pass knows at an operation.
@@ -53,13 +69,13 @@ class Standing:
     Attributes:
         known: of every operation below the start.
         owners: which sample each row belongs to.
-        slopes: lower slopes (r, *shape) in place of a rule's own, where a rule takes some.
+        slopes: lower slopes in place of a rule's own, where a rule takes some.
         window: the part of the value that rows are about; None for all of it.
     """
 
     known: Known
     owners: Owners
-    slopes: Mapping[Operation, Tensor] = field(default_factory=dict)
+    slopes: Slopes | None = None
     window: Window | None = None
 
     @property

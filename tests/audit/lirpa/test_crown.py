@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from audit.lirpa import backward as backward_module
 from audit.lirpa import crown as crown_module
 from audit.lirpa.backward import Rows, lower_bounds
 from audit.lirpa.bounds import Owners
@@ -100,14 +101,7 @@ def test_rows_about_a_part_of_an_image_have_the_bounds_of_whole_ones(monkeypatch
 
     parts = crown(graph, region, steps)
     told = crown_module._units
-
-    def whole(sample, place, signs, op, n):
-        rows = told(sample, place, signs, op, n)
-        if rows.window is None:
-            return rows
-        return Rows(rows.window.spread(rows.values, *op.shape[-2:]), rows.owners)
-
-    monkeypatch.setattr(crown_module, "_units", whole)
+    monkeypatch.setattr(crown_module, "_units", lambda *args: spread(told(*args), args[3]))
     wholes = crown(graph, region, steps)
 
     opened = [op for op in graph.operations if len(op.shape) == 4 and (parts.intervals[op].lo < 0).any()]
@@ -118,6 +112,50 @@ def test_rows_about_a_part_of_an_image_have_the_bounds_of_whole_ones(monkeypatch
             torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9, msg=lambda text, op=op: f"{op}: {text}")
     if norm == "linf":
         check_intervals(graph, parts, points(region, 60))
+
+
+class Forked(nn.Module):
+    """Branches of one stride whose parts begin at other places and are of other sizes, to be added."""
+
+    def __init__(self, order):
+        super().__init__()
+        torch.manual_seed(0)
+        kinds = [(2, 0), (3, 1), (4, 1), ((3, 1), (1, 0))]
+        self.first = nn.Conv2d(2, 3, 3, padding=1)
+        self.branches = nn.ModuleList(nn.Conv2d(3, 3, kinds[k][0], 2, kinds[k][1]) for k in order)
+        self.last = nn.Sequential(nn.ReLU(), nn.Flatten(), nn.LazyLinear(3))
+
+    def forward(self, images):
+        first = self.first(images).relu()
+        return self.last(sum(branch(first) for branch in self.branches))
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0), (0, 1, 2, 3), (3, 2, 0)])
+def test_parts_that_branches_look_at_are_added_where_they_lie(monkeypatch, order):
+    module, images = Forked(order).double(), torch.rand(2, 2, 12, 12, dtype=torch.float64)
+    module(images)
+    graph, region, merged = graph_of(module, (2, 12, 12)), Region.ball(images, "linf", 0.05), []
+    added, told = backward_module._added, crown_module._units
+
+    def watched(op, first, second):
+        merged.append(first[1] is not None and second[1] is not None)
+        return added(op, first, second)
+
+    monkeypatch.setattr(backward_module, "_added", watched)
+    parts = crown(graph, region)
+    assert any(merged)
+    monkeypatch.setattr(crown_module, "_units", lambda *args: spread(told(*args), args[3]))
+    wholes = crown(graph, region)
+
+    for op in graph.operations:
+        for end in ("lo", "hi"):
+            ours, theirs = (getattr(known.intervals[op], end) for known in (parts, wholes))
+            torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9, msg=lambda text, op=op: f"{op}: {text}")
+
+
+def spread(rows, op):
+    """Rows about all of a value in place of those about a part."""
+    return rows if rows.window is None else Rows(rows.window.spread(rows.values, *op.shape[-2:]), rows.owners)
 
 
 def test_a_sample_s_bounds_do_not_hang_on_the_others(graph):

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from audit.lirpa.crown import crown
-from audit.lirpa.extent import VALUES, batching, coefficients
+from audit.lirpa.extent import VALUES, batching
 from audit.lirpa.intervals import propagate
 from audit.lirpa.lowering import lower
 from tests.audit.lirpa.networks import Residual
@@ -175,8 +175,9 @@ def test_a_pass_about_parts_of_an_image_holds_as_many_rows_as_these_parts_leave_
     graph, cpu = lower(network, (1, 16, 16)).bound(torch.float64), torch.device("cpu")
     _, second, third = (op for op in graph.operations if op.kind == "conv2d")
 
-    assert coefficients(graph, second) == 4 * 3 * 3
-    assert coefficients(graph, third) == 4 * 11 * 11, "of five by five places every second one, and one around"
-    assert batching(graph, cpu, third).most == VALUES["cpu"] // (4 * 11 * 11)
-    assert coefficients(graph) == 4 * 16 * 16, "from the logits all of it"
-    assert coefficients(graph, graph.logits) == 4 * 16 * 16
+    assert batching(graph, cpu, second).most == VALUES["cpu"] // (4 * 3 * 3)
+    assert batching(graph, cpu, third).most == VALUES["cpu"] // (4 * 11 * 11), "five by five places, two apart"
+    assert batching(graph, cpu).most == VALUES["cpu"] // (4 * 16 * 16), "from the logits all of it"
+    assert batching(graph, cpu, graph.logits).most == VALUES["cpu"] // (4 * 16 * 16)
+    own = 4 * (4 * 8 * 8 + 4 * 16 * 16)
+    assert batching(graph, cpu, ascent=True).most == 8 * VALUES["cpu"] // (4 * 16 * 16 + own), "slopes of both ReLUs"
