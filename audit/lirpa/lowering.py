@@ -9,10 +9,12 @@ a layer becomes part of it.
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -73,16 +75,19 @@ def lower(model: nn.Module, shape: tuple[int, ...]) -> Program:
             return Program(exported.run_decompositions(decompositions()))
         except Exception as error:
             reason = (str(error).strip().splitlines() or [""])[0][:300]
+            if type(error).__name__ == "GuardOnDataDependentSymNode":
+                reason = "values of the pixels decide which way it goes"
             raise NotExportable(f"{type(error).__name__}: {reason}{_blamed(error, model)}") from error
 
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Exporting logs nothing: what it has to say is in its exception."""
+    """Exporting logs and prints nothing: what it has to say is in its exception."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        yield
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
     finally:
         logging.disable(before)
 
@@ -105,13 +110,20 @@ def _exportable(model: nn.Module) -> nn.Module:
 
 
 def _blamed(error: BaseException, model: nn.Module) -> str:
-    """The innermost module of the network whose `forward` was running, as far as the traceback shows it."""
+    """The innermost module of the network whose `forward` was running, and the line, as the traceback shows them."""
     names = {id(module): name or "the network itself" for name, module in model.named_modules()}
-    found, trace = "", error.__traceback__
+    found, line, trace = "", "", error.__traceback__
     while trace is not None:
-        found = names.get(id(trace.tb_frame.f_locals.get("self")), found)
+        code, mine = trace.tb_frame.f_code, names.get(id(trace.tb_frame.f_locals.get("self")))
+        found = mine or found
+        if (
+            mine
+            and code.co_name == "forward"
+            and not Path(code.co_filename).is_relative_to(Path(torch.__file__).parent)
+        ):
+            line = f", {Path(code.co_filename).name} line {trace.tb_lineno}"
         trace = trace.tb_next
-    return f" (in {found})" if found else ""
+    return f" (in {found}{line})" if found else ""
 
 
 def _bound(

@@ -12,6 +12,9 @@ from audit.lirpa.certify import METHODS, Method, Norm
 from audit.toolkit.norms import parse_eps
 from audit.toolkit.radii import items, radius_list
 
+START, BEGIN = 5.0, 10.0
+"""Seconds of export and control, and of another process that asks auto_LiRPA, about."""
+
 
 class CertifiedConfig(ProbeConfig):
     """Which balls, on how many samples, and how hard their bounds are computed."""
@@ -45,7 +48,7 @@ class CertifiedConfig(ProbeConfig):
         for norm in self.norms:
             if not self.above_zero(norm):
                 raise ValueError(
-                    f"Expected a radius above 0 in eps_{norm}, got none. Give one or drop {norm!r} from norms."
+                    f"Expected a radius above 0 in eps_{norm}, got no other than 0. Give one, or drop {norm!r}."
                 )
         return self
 
@@ -68,7 +71,7 @@ class CertifiedConfig(ProbeConfig):
 
 
 def cost(config: CertifiedConfig, sizes: Mapping[Role, int]) -> Estimate:
-    """Passes where every try bounds as many values again as it may."""
+    """Passes where every try bounds as many values again as it may, and what is done once."""
     used = min(sizes.get("eval", 0), config.samples)
     passes = attacks = 0
     for norm in config.norms:
@@ -76,4 +79,5 @@ def cost(config: CertifiedConfig, sizes: Mapping[Role, int]) -> Estimate:
         raised = 3 * config.steps if config.method == "alpha-crown" else 0
         passes += tries * 2 * config.most * (1 + raised) if "crown" in config.methods else 4 * tries
         attacks += (config.attack_steps + 1) * (1 + len(config.above_zero(norm)))
-    return Estimate(forwards=used * attacks, backwards=used * (attacks + passes))
+    asking = START + BEGIN * len(config.norms) * (config.second_opinion > 0)
+    return Estimate(forwards=used * attacks, backwards=used * (attacks + passes), seconds=asking)

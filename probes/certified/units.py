@@ -58,7 +58,8 @@ def graph_of(subject: Subject) -> Graph:
         text = f"The model is no fixed graph of operators, so no bounds follow: {error}. Mend what is named."
         raise Inconclusive("no_graph", text) from error
     except NoRule as error:
-        raise Inconclusive("no_rule", f"Nothing is certified, as {error}.") from error
+        text = f"Nothing is certified, as {error}. `smoothing` certifies a classifier by its answers alone."
+        raise Inconclusive("no_rule", text) from error
     return graph
 
 

@@ -39,6 +39,11 @@ _PLACES = {
 """Which arguments may depend on the pixels; of all other operators the first alone."""
 _EXACT = frozenset({torch.float32, torch.float64})
 """Types whose rounding is covered: integers jump, and shorter floats are coarser than any slack."""
+_RANDOM = frozenset({
+    "native_dropout", "dropout", "alpha_dropout", "feature_dropout", "bernoulli", "rand", "rand_like", "randn",
+    "randn_like", "randint", "randint_like", "randperm", "normal", "uniform", "multinomial", "poisson",
+    "rrelu_with_noise",
+})  # fmt: skip
 
 
 class NoRule(Exception):  # noqa: N818 - an outcome, which a probe turns into its own
@@ -57,7 +62,8 @@ def rule_of(op: Operation) -> Rule:
     if op.dtype not in _EXACT:
         raise NoRule(f"no bounds are known for values in {str(op.dtype).removeprefix('torch.')} ({op.kind} in {where})")
     if op.kind not in rules or not (together or _in_its_place(op)):
-        raise NoRule(f"no bounds are known for the operator {op.kind} (in {where})")
+        random = ", which draws at random: bounds are of what is always the same" if op.kind in _RANDOM else ""
+        raise NoRule(f"no bounds are known for the operator {op.kind} (in {where}){random}")
     return rules[op.kind]
 
 

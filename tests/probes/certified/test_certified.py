@@ -236,7 +236,7 @@ class Drifting(nn.Module):
     [
         (Sorting(), "no_rule", "no bounds are known for the operator sort"),
         (Deciding(), "no_graph", "no fixed graph of operators"),
-        (Noisy(), "no_rule", "no bounds are known for the operator rand"),
+        (Noisy(), "no_rule", "which draws at random"),
         (Drifting(), "other_graph", "keep state"),
     ],
 )
@@ -295,7 +295,7 @@ def test_time_that_ends_cuts_samples(certify):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"eps_linf": "0"}, "Expected a radius above 0 in eps_linf, got none"),
+        ({"eps_linf": "0"}, "Expected a radius above 0 in eps_linf, got no other than 0"),
         ({"norms": "linf,linf"}, "Expected every norm once"),
         ({"eps_linf": "2"}, "at most 1, the range of pixels"),
         ({"norms": "l1"}, "Input should be 'linf' or 'l2'"),
