@@ -90,7 +90,7 @@ class Owners:
 
     def part(self, rows: slice) -> Owners:
         """Those of some rows."""
-        return Owners.of(self.sample[rows], self.n)
+        return Owners(self.sample[rows], self.n)
 
 
 def products(rows: Tensor, values: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ from audit.toolkit.batching import Batching
 
 VALUES = {"cpu": 1 << 18, "cuda": 1 << 26}
 """Coefficients that a pass holds at its widest operation, about, by the kind of device: more no longer fit into a
-processor's cache. That of GPUs is a judgement, which nothing has measured."""
+processor's cache. That of the CPU was the best of five on the networks of `benchmarks/certify.py`, on one machine; that
+of GPUs is a judgement, which nothing has measured."""
 ASCENT, COPIES = 8, 4
 """Times as many where slopes are optimised; and what each slope takes: itself, its gradient, two of the optimiser."""
 Part = tuple[int, int] | None
