@@ -32,7 +32,7 @@ CONTROLLED = 64
 PRESSED, SQUARE_PRESSED = 64, 32
 """First samples of a run on which, where they stand, a longer search and all of Square's queries check the plan's."""
 VALUES_ON_GPU = 1 << 24
-"""Pixel values of the samples that are attacked together on a GPU, about: a judgement, beside which no other was tried."""
+"""Pixel values of the samples that are attacked together on a GPU, about: a judgement, beside which none was tried."""
 DRAWS = 20
 """Passes that a search takes the mean of where the model answers at random (Athalye et al. 2018, arXiv 1802.00420)."""
 VOTES = 5
