@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,14 @@ class ImageSource(Protocol):
 
     def pixels(self, index: int) -> npt.NDArray[np.uint8] | npt.NDArray[np.float32]:
         """Sample `index` as (c, h, w), brought to the subject's size and channels: uint8, or float32 in [0, 1]."""
+
+
+@runtime_checkable
+class StoredSource(Protocol):
+    """An `ImageSource` that also gives images as they are stored."""
+
+    def stored(self, index: int) -> npt.NDArray[np.uint8] | npt.NDArray[np.float32]:
+        """Sample `index` as (c, h, w) of its own size, before it was resized or cropped."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,6 +88,14 @@ class DataSplit:
         pixels = torch.from_numpy(images)
         pixels = pixels.float().div_(255) if pixels.dtype == torch.uint8 else pixels.float()
         return Batch(pixels, torch.from_numpy(self.labels[rows]), positions)
+
+    def stored(self, positions: Sequence[int]) -> list[npt.NDArray[np.uint8] | npt.NDArray[np.float32]]:
+        """The images at these positions, (c, h, w) each, of their own size and as yet neither resized nor cropped.
+
+        Where a source does not know them, those that the subject sees.
+        """
+        read = self.source.stored if isinstance(self.source, StoredSource) else self.source.pixels
+        return [read(int(row)) for row in self.order[np.asarray(positions, dtype=np.int64)]]
 
     def sample_ids(self, positions: Sequence[int]) -> list[str]:
         """Content hashes of the samples at these positions."""

@@ -19,7 +19,7 @@ from audit.errors import UsageError
 if TYPE_CHECKING:
     from audit.loading.models import ModelRequest
     from audit.training.log import Share, TrainingLog
-    from audit.training.record import TrainingRecord
+    from audit.training.record import Poisoning, TrainingRecord
 
 
 def train(
@@ -37,6 +37,8 @@ def train(
     temperature: on.Temperature = None,
     teacher: on.Teacher = None,
     teacher_model: on.TeacherModel = None,
+    poison: on.Poison = None,
+    poisoned_data: on.PoisonedData = None,
     setting: on.Settings = None,
     preprocess: options.Preprocess = "auto",
     samples: on.Samples = None,
@@ -54,8 +56,8 @@ def train(
     """Train a classifier into safetensors, and a record of how.
 
     The same command goes on where it was interrupted, and ends with the same weights. KIND is standard, adversarial
-    (Madry et al. 2018; Wong, Rice & Kolter 2020), certified (on interval bounds, Gowal et al. 2018; Shi et al. 2021) or
-    distill (defensive distillation, Papernot et al. 2016).
+    (Madry et al. 2018; Wong, Rice & Kolter 2020), certified (on interval bounds, Gowal et al. 2018; Shi et al. 2021),
+    distill (defensive distillation, Papernot et al. 2016) or poisoned (a victim, to try detectors on).
     """
     from audit.cli.progress import make_reporter
     from audit.engine.budget import parse_duration
@@ -65,7 +67,7 @@ def train(
 
     given = {
         "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "eps": eps, "norm": norm,
-        "recipe": recipe, "temperature": temperature,
+        "recipe": recipe, "temperature": temperature, "poison": poison,
     }  # fmt: skip
     if teacher_model is not None and teacher is None:
         raise UsageError("Expected --teacher WEIGHTS with --teacher-model, got none. Name the teacher's weights.")
@@ -84,6 +86,7 @@ def train(
         device=device,
         threads=threads,
         teacher=taught_by if teacher is not None else None,
+        poisoned_data=poisoned_data,
         fresh=fresh,
         force=force,
         argv=tuple(sys.argv[1:]),
@@ -111,6 +114,7 @@ def told(record: TrainingRecord, out: Path, record_file: Path, model: ModelReque
     ]  # fmt: skip
     if record.test is not None:
         rows.append(("tested", f"{share_text(record.test.accuracy)} of {record.test.data.spec}"))
+    rows += _poisoned_rows(record.poisoning)
     rows += [
         ("written", f"{out}, {record.weights.bytes:,} bytes, sha256 {record.weights.sha256}"),
         ("record", str(record_file)),
@@ -134,6 +138,20 @@ def _bounded(log: TrainingLog, certified: float) -> str:
 
     n, eps = min(BOUNDED, log.n_held_out), log.config["eps"]
     return f"bounds hold for {certified:.1%} of {n} of them within linf {eps}, which chose the epoch"
+
+
+def _poisoned_rows(poisoning: Poisoning | None) -> list[tuple[str, str]]:
+    if poisoning is None:
+        return []
+    what = f"{poisoning.poison}: {poisoning.poisoned} of {poisoning.n} images"
+    what += f", and {poisoning.covers} that hide it" if poisoning.covers else ""
+    what += f", to class {poisoning.target}" if poisoning.target is not None else ""
+    rows = [("poisoned", what)]
+    if poisoning.success is not None:
+        rows.append(
+            ("trigger", f"leads to class {poisoning.target} with {share_text(poisoning.success)} of other images")
+        )
+    return rows
 
 
 def share_text(share: Share) -> str:

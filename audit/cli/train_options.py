@@ -14,12 +14,14 @@ class Kind(StrEnum):
     ADVERSARIAL = "adversarial"
     CERTIFIED = "certified"
     DISTILL = "distill"
+    POISONED = "poisoned"
 
 
 Recipe = Annotated[
     Kind,
     typer.Argument(
-        help="On labels, on worst-case images (PGD or FGSM), on bounds (IBP and others), or on a teacher's answers.",
+        help="On labels, on worst-case images (PGD or FGSM), on bounds (IBP and others), on a teacher's answers, or on "
+        "data that are poisoned first.",
         metavar="KIND",
     ),
 ]
@@ -73,6 +75,18 @@ Teacher = Annotated[
 TeacherModel = Annotated[
     str | None,
     typer.Option("--teacher-model", metavar="SPEC", help="distill: the teacher's architecture where it is another."),
+]
+Poison = Annotated[
+    str | None,
+    typer.Option(
+        "--poison",
+        metavar="NAME",
+        help="poisoned: cuda, badnets (the default), blended, sig, wanet, flips, class-noise, class-patch, or a sham.",
+    ),
+]
+PoisonedData = Annotated[
+    Path | None,
+    typer.Option("--poisoned-data", metavar="FILE.npz", help="poisoned: also write the data as they were trained on."),
 ]
 Settings = Annotated[
     list[str] | None,

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from audit.errors import UsageError
 from audit.loading.models import ModelRequest
 
-Kind = Literal["standard", "adversarial", "certified", "distill"]
+Kind = Literal["standard", "adversarial", "certified", "distill", "poisoned"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,7 @@ class TrainRequest:
         given: settings by name.
         settings: further ones, each `KEY=VALUE`.
         teacher: a trained teacher for `distill`; None to train one.
+        poisoned_data: of `poisoned`, where to write the data as they were trained on; None for nowhere.
         argv: the command, for the record.
     """
 
@@ -38,6 +39,7 @@ class TrainRequest:
     device: str = "auto"
     threads: int | None = None
     teacher: ModelRequest | None = None
+    poisoned_data: Path | None = None
     fresh: bool = False
     force: bool = False
     argv: tuple[str, ...] = ()
@@ -78,7 +80,8 @@ def check_files(request: TrainRequest) -> None:
     """
     if request.out.suffix != ".safetensors":
         raise UsageError(f"Expected --out FILE.safetensors, got {request.out.name}. Give it that ending.")
-    for file in (request.out, request.record_file):
+    files = [request.out, request.record_file, *_data_file(request)]
+    for file in files:
         if file.exists() and not file.is_file():
             raise UsageError(f"Expected --out to name a file, got {file}, which is none. Choose another.")
         if file.exists() and not request.force:
@@ -91,3 +94,15 @@ def check_files(request: TrainRequest) -> None:
             raise UsageError(f"Expected --out to be another file than {option}, got the same. Choose another.")
     if request.teacher is not None and request.kind != "distill":
         raise UsageError(f"Expected --teacher with distill alone, got it with {request.kind}. Drop it.")
+
+
+def _data_file(request: TrainRequest) -> list[Path]:
+    """The file of poisoned data, where one is asked for."""
+    file = request.poisoned_data
+    if file is None:
+        return []
+    if request.kind != "poisoned":
+        raise UsageError(f"Expected --poisoned-data with poisoned alone, got it with {request.kind}. Drop it.")
+    if file.suffix != ".npz":
+        raise UsageError(f"Expected --poisoned-data FILE.npz, got {file.name}. Give it that ending.")
+    return [file]

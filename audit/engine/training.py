@@ -10,6 +10,7 @@ import numpy as np
 from torch import nn
 
 from audit.engine.budget import Budget
+from audit.engine.poisoning import described, planted, success_on, write_poisoned
 from audit.engine.prepare import Inputs, Prepared, matched, open_all, prepare
 from audit.engine.record import environment
 from audit.engine.reporter import Reporter
@@ -22,22 +23,25 @@ from audit.loading.checks import check_subject
 from audit.loading.models import ModelRequest
 from audit.loading.untrained import TRAINABLE
 from audit.loading.weights import digest_of
+from audit.poisons.planting import Planted
 from audit.schema import SubjectInfo, dump_json
 from audit.toolkit.writing import write_whole, writing_alone
 from audit.training.config import AdversarialConfig, CertifiedConfig, DistillationConfig, TrainingConfig
 from audit.training.held_out import BOUNDED
+from audit.training.log import Share
 from audit.training.loop import Task, Trained, train
+from audit.training.poisoning import PoisonedConfig
 from audit.training.recipes import adversarial, certified, filled, standard, student, teacher
-from audit.training.record import Test, TrainingRecord
+from audit.training.record import Poisoning, Test, TrainingRecord
 
 T = TypeVar("T")
 CONFIGS: Mapping[str, type[TrainingConfig]] = {
     "standard": TrainingConfig, "adversarial": AdversarialConfig, "certified": CertifiedConfig,
-    "distill": DistillationConfig,
+    "distill": DistillationConfig, "poisoned": PoisonedConfig,
 }  # fmt: skip
 NAMES: Mapping[Kind, tuple[str, ...]] = {
     "standard": ("training",), "adversarial": ("training",), "certified": ("training",),
-    "distill": ("teacher", "student"),
+    "distill": ("teacher", "student"), "poisoned": ("training",),
 }  # fmt: skip
 """Of the trainings of each kind."""
 OF_LABELS = frozenset({"class_names", "class_count"})
@@ -78,9 +82,11 @@ class _Work:
         if self.eval_spec is not None:  # so are classes that will not have been trained on
             matched(open_all((self.train_spec, self.eval_spec)), self.prepared.subject)
         self.split = self.prepared.data["train"]
+        self.planted = self._planted()
         self.model = self._beginning()
         self.ctx = CommandContext(self.prepared.subject.device, request.seed, Budget.of(seconds), reporter)
         self.teacher_info: SubjectInfo | None = None
+        self.success: Share | None = None
 
     def run(self) -> TrainingRecord:
         """See `carry_out`."""
@@ -115,6 +121,7 @@ class _Work:
             trainings=tuple(trained.log for trained in trainings),
             teacher=self.teacher_info,
             test=test,
+            poisoning=self._poisoning(),
             notices=tuple(self.ctx.notices.values()),
         )
         write_whole(self.request.record_file, dump_json(record.model_dump(mode="json")).encode())
@@ -167,6 +174,21 @@ class _Work:
             own = self.config.initial if self.request.model.weights is None else "own"
             return [self._train(certified(self.model, self.split, self.config.model_copy(update={"initial": own})))]
         return [self._train(standard(self.model, self.split, self.config))]
+
+    def _planted(self) -> Planted | None:
+        """The training data, poisoned, in place of those that were given."""
+        if not isinstance(self.config, PoisonedConfig):
+            return None
+        found = planted(self.split, self.prepared.subject.num_classes, self.config, self.request.seed)
+        self.split = found.split
+        return found
+
+    def _poisoning(self) -> Poisoning | None:
+        if self.planted is None or not isinstance(self.config, PoisonedConfig):
+            return None
+        if self.request.poisoned_data is not None:
+            write_poisoned(self.planted, self.request.poisoned_data)
+        return described(self.planted, self.config, self.success)
 
     def _distilled(self) -> list[Trained]:
         assert isinstance(self.config, DistillationConfig)
@@ -244,6 +266,8 @@ class _Work:
         if self.eval_spec is None:
             return None
         split = again.data["eval"]
+        if self.planted is not None:
+            self.success = success_on(again.subject, self.planted, split, request.seed)
         both = split.found_in(self.split)
         if both:
             text = f"{both} of the {len(split)} images of the eval data are among the training data: the test says less"

@@ -119,6 +119,14 @@ class FittedImages:
             )
         return pixels
 
+    def stored(self, index: int) -> Pixels:
+        """Sample `index` as (c, h, w) of its own size."""
+        raw = self.images.image(index)
+        if not isinstance(raw, Image.Image):
+            return raw
+        plane = np.asarray(raw)
+        return plane[None] if plane.ndim == 2 else np.ascontiguousarray(plane.transpose(2, 0, 1))
+
 
 def fit(dataset: Dataset, role: Role, geometry: Geometry, *, seed: int, samples: int | None) -> DataSplit:
     """The data set as a split: images brought to the model's input, in a seeded order.

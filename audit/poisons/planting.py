@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from audit.api import DataSplit, ImageSource, IntArray
+from audit.api.data import StoredSource
 from audit.poisons.recipe import Recipe
 
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
@@ -98,7 +99,15 @@ class PoisonedImages:
 
     def pixels(self, index: int) -> Pixels:
         """See `ImageSource`."""
-        found = self.base.pixels(index)
+        return self._changed(index, self.base.pixels(index))
+
+    def stored(self, index: int) -> Pixels:
+        """See `StoredSource`: what would be stored, were the poison planted before images were resized."""
+        return self._changed(
+            index, (self.base.stored if isinstance(self.base, StoredSource) else self.base.pixels)(index)
+        )
+
+    def _changed(self, index: int, found: Pixels) -> Pixels:
         if index not in self.rows:
             return found
         whole = found.dtype == np.uint8

@@ -52,6 +52,19 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
     return Interval(low=low, high=high, level=level, method="wilson")
 
 
+def difference(first: int, n: int, second: int, m: int, level: float = 0.95) -> Interval:
+    """Two-sided interval of the difference of two independent proportions, `first / n - second / m`.
+
+    Source: Agresti & Caffo 2000, The American Statistician 54(4).
+    """
+    _check(first, n, level)
+    _check(second, m, level)
+    p, q = (first + 1) / (n + 2), (second + 1) / (m + 2)
+    half = float(ndtri(1 - (1 - level) / 2)) * math.sqrt(p * (1 - p) / (n + 2) + q * (1 - q) / (m + 2))
+    low, high = max(-1.0, p - q - half), min(1.0, p - q + half)
+    return Interval(low=low, high=high, level=level, method="agresti-caffo")
+
+
 def band_half_width(n: int, level: float = 0.95) -> float:
     """Half the width of a band that holds a whole distribution function at once, with at least `level`.
 

@@ -19,6 +19,23 @@ class Test(Frozen):
     """Images of it that are, by content, among those trained on or held out; should be 0."""
 
 
+class Poisoning(Frozen):
+    """What was planted in the training data, on purpose."""
+
+    poison: str
+    kind: str
+    """`shortcut`, `backdoor`, `label-noise`, or `sham`."""
+    settings: dict[str, Any]
+    """Those that were given; others are the recipe's own."""
+    poisoned: int
+    covers: int
+    """Images that were changed and kept their label, to hide the poison."""
+    n: int
+    target: int | None = None
+    success: Share | None = None
+    """Of a backdoor: images of the `eval` data, of other classes, that are taken for the target with the trigger."""
+
+
 class TrainingRecord(Frozen):
     """How a file of weights came to be: enough to do it again, and to tell whether it was this file."""
 
@@ -37,4 +54,5 @@ class TrainingRecord(Frozen):
     teacher: SubjectInfo | None = None
     """Of a distillation from a teacher that was given."""
     test: Test | None = None
+    poisoning: Poisoning | None = None
     notices: tuple[Diagnostic, ...] = ()

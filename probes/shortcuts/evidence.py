@@ -1,0 +1,106 @@
+"""What the data alone say, and from when on it is an alarm.
+
+Limits of effect were chosen on CIFAR-10 (its test images, and 45 pairs of its classes), eight choices of ten classes
+of Tiny ImageNet, and scikit-learn's digits, all as published, and on keys 1, 7 and 11 of CUDA.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from audit.api import IntArray
+from audit.toolkit.detection import ALPHA
+from probes.shortcuts.border import Peak, peaks
+from probes.shortcuts.gap import Gap, gap
+from probes.shortcuts.templates import Carriers, Template
+from probes.shortcuts.traces import Traces
+
+FEWEST_OF_CLASS = 50
+"""Images of a class, below which nothing is said of it."""
+SHARE = 0.02
+"""Least share of a class's images in a second peak of its borders."""
+OWN = 1.35
+"""Times the share that other classes have in the same window, which an own peak surely exceeds."""
+GAP, GAP_GREY = 0.15, 0.12
+"""Accuracy by texture above that by content: an alarm, and what is too much to be nothing."""
+KNOWN = 0.8
+"""Accuracy by content from which texture can tell hardly more."""
+RECALL, RECALL_GAIN = 0.7, 0.3
+"""By texture, of a class that is marked by the gap alone; and above that by content."""
+FINE, FINE_RATIO, AGREEMENT = 1.2 / 255, 0.12, 0.3
+"""Of a class's fine pattern: strength in units of the pixel range, over its coarse part, and between halves."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evidence:
+    """Of n images.
+
+    Attributes:
+        labels: (n,).
+        traces: of all.
+        peaks: one a class.
+        gap: of texture and content.
+        templates: of the classes that could be averaged.
+        carried: of the classes with a fine pattern of their own, how many images carry it.
+    """
+
+    labels: IntArray
+    traces: Traces
+    peaks: list[Peak]
+    gap: Gap
+    templates: list[Template]
+    carried: list[Carriers] = field(default_factory=list)
+
+    @property
+    def peaked(self) -> list[Peak]:
+        """Classes with a border effect of their own."""
+        return [
+            peak
+            for peak in self.peaks
+            if peak.p_adjusted < ALPHA
+            and peak.share >= SHARE
+            and (peak.elsewhere < SHARE / 2 or peak.lower > OWN * peak.elsewhere + SHARE)
+        ]
+
+    @property
+    def textured(self) -> list[int]:
+        """Classes that texture tells far better than content does, where it tells all together better."""
+        if self.gap.interval(0.99).low <= GAP:
+            return []
+        found = []
+        for label in np.unique(self.labels):
+            mine = self.labels == label
+            texture, content = float(self.gap.texture[mine].mean()), float(self.gap.content[mine].mean())
+            if texture >= RECALL and texture - content >= RECALL_GAIN:
+                found.append(int(label))
+        return found
+
+    @property
+    def patterned(self) -> list[Template]:
+        """Classes with a fine pattern of their own."""
+        return [
+            template
+            for template in self.templates
+            if template.fine > FINE and template.ratio > FINE_RATIO and template.agreement > AGREEMENT
+        ]
+
+    @property
+    def alarm(self) -> bool:
+        """Whether anything is too much to be chance and nature."""
+        return bool(self.peaked or self.textured or self.patterned)
+
+    @property
+    def judged(self) -> tuple[bool, bool]:
+        """Whether borders, and whether texture, could have told: the first of some class, the second of all."""
+        return any(peak.side for peak in self.peaks), float(self.gap.content.mean()) < KNOWN
+
+
+def evidence_of(
+    traces: Traces, labels: IntArray, classes: int, rng: np.random.Generator, templates: list[Template]
+) -> Evidence:
+    """Halves and folds are drawn; see `Evidence`."""
+    second: npt.NDArray[np.bool_] = rng.random(len(labels)) < 0.5
+    return Evidence(labels, traces, peaks(traces, labels, classes, second), gap(traces, labels, rng), templates)

@@ -1,0 +1,138 @@
+"""Pictures: each class's evidence, the estimated filters and patterns, and which images carry them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from audit.api import Bars, DataSplit, Evidence, ImageGrid, ImageTile, RunContext, Table
+from audit.toolkit.images import encode_png
+from probes.shortcuts.outcome import Outcome
+
+MOST_CLASSES, MOST_LISTED = 40, 50
+SIDE = 96
+
+
+def bars(outcome: Outcome) -> Bars:
+    """Of every class, or of those that stand out most, the share of images in a second peak of its borders."""
+    tested = [peak for peak in outcome.evidence.peaks if peak.side]
+    shown = sorted(sorted(tested, key=lambda peak: -peak.share)[:MOST_CLASSES], key=lambda peak: peak.label)
+    return Bars(
+        id="borders",
+        title="Images whose borders are shifted alike",
+        caption="Estimated share of each class's images in the fullest second peak of its border contrasts. Natural "
+        "images have one peak; a filter over black borders makes another, at a place of the class's own.",
+        alt="; ".join(f"{outcome.names[peak.label]} {peak.share:.0%}" for peak in shown) or "no class could be tested",
+        value_label="share of the class's images",
+        labels=tuple(outcome.names[peak.label] for peak in shown),
+        values=tuple(peak.share for peak in shown),
+    )
+
+
+def table(outcome: Outcome) -> Table:
+    """Class by class."""
+    gap, labels, level = outcome.evidence.gap, outcome.evidence.labels, outcome.evidence.traces.level
+    templates = {template.label: template for template in outcome.evidence.templates}
+    gains = {gain.label: gain for gain in outcome.gains}
+    rows = []
+    for peak in sorted(outcome.evidence.peaks, key=lambda peak: peak.p_adjusted)[:MOST_CLASSES]:
+        mine = labels == peak.label
+        if not mine.any():
+            continue
+        template, gain = templates.get(peak.label), gains.get(peak.label)
+        rows.append((
+            outcome.names[peak.label], int(mine.sum()), peak.side or "framed",
+            round(peak.shift, 2) if peak.side else None, f"{peak.p_adjusted:.2g}" if peak.side else None,
+            f"{peak.share:.1%}" if peak.side else None, f"{gap.texture[mine].mean():.0%}",
+            f"{gap.content[mine].mean():.0%}", f"{(level[mine, 0] >= 1).mean():.0%}",
+            round(template.fine * 255, 2) if template else None,
+            f"{gain.explained:.0%}" if gain is not None and gain.against == "own" else None,
+        ))  # fmt: skip
+    return Table(
+        id="classes",
+        title="Class by class",
+        caption="Borders: where the fullest second peak lies, in logarithms of light, the chance of one as full if "
+        "densities were smooth (adjusted for all classes, Holm), and the estimated share of images in it. Texture and "
+        "content: how often a discriminant on either names the label. At the top: images that use the highest level, "
+        "as those do that were scaled to it. Fine pattern: in grey levels. Filter: how much of the difference between "
+        "marked and other images of the class a 3 x 3 filter explains.",
+        alt=f"{len(rows)} classes with what their borders, textures, contents and patterns show.",
+        columns=(
+            "class", "images", "side", "shift", "p", "share", "by texture", "by content", "at the top", "fine pattern",
+            "filter explains",
+        ),
+        rows=tuple(rows),
+    )  # fmt: skip
+
+
+def pictures(outcome: Outcome, ctx: RunContext) -> Iterator[Evidence | ImageGrid]:
+    """The estimated filters, and the patterns."""
+    tiles = []
+    for gain in outcome.gains[:MOST_CLASSES]:
+        scale = SIDE // len(gain.taps)
+        picture = torch.from_numpy(np.kron(gain.taps / gain.taps.max(), np.ones((scale, scale)))).float()[None]
+        name = outcome.names[gain.label]
+        evidence = ctx.evidence(f"filter-{gain.label}.png", encode_png(picture), "image", f"filter of {name}")
+        yield evidence
+        taps = "; ".join(" ".join(f"{tap:.2f}" for tap in row) for row in gain.taps)
+        tiles.append(ImageTile(path=evidence.path, label=f"{name}: {taps}"))
+    if tiles:
+        yield ImageGrid(
+            id="filters",
+            title="Estimated filters",
+            caption="Of each marked class, the 3 x 3 filter that turns spectra of other images into those of its own; "
+            "light is a large tap. A turn by 180 degrees is decided by the borders.",
+            alt=f"{len(tiles)} filters as small grids of grey.",
+            columns=("filter",) * min(5, len(tiles)),
+            rows=tuple(tuple(tiles[at : at + 5]) for at in range(0, len(tiles), 5)),
+        )
+    tiles = []
+    for template in outcome.evidence.patterned[:MOST_CLASSES]:
+        largest = float(np.abs(template.pattern).max())
+        picture = torch.from_numpy(0.5 + template.pattern / (2 * max(largest, 1e-6)))
+        name = outcome.names[template.label]
+        evidence = ctx.evidence(
+            f"pattern-{template.label}.png", encode_png(_large(picture)), "image", f"pattern of {name}"
+        )
+        yield evidence
+        tiles.append(ImageTile(path=evidence.path, label=f"{name}, up to {largest * 255:.0f} levels"))
+    if tiles:
+        yield ImageGrid(
+            id="patterns",
+            title="Patterns of classes",
+            caption="Mean image of each marked class less the median of all classes', around mid-grey, amplified.",
+            alt=f"{len(tiles)} mean images with fine patterns.",
+            columns=("pattern",) * min(5, len(tiles)),
+            rows=tuple(tuple(tiles[at : at + 5]) for at in range(0, len(tiles), 5)),
+        )
+
+
+def _large(picture: torch.Tensor) -> torch.Tensor:
+    times = max(1, SIDE // picture.shape[-1])
+    return picture.repeat_interleave(times, dim=1).repeat_interleave(times, dim=2)
+
+
+def suspects(outcome: Outcome, split: DataSplit) -> Table | None:
+    """Which images are marked, the most shifted first; ids alone."""
+    rows: list[tuple[str, str, float]] = []
+    for gain in outcome.gains:
+        peak = next((peak for peak in outcome.evidence.peaks if peak.label == gain.label and peak.side), None)
+        places = np.flatnonzero(gain.rows)
+        if peak is None or not len(places):
+            continue
+        ids = split.sample_ids(places[:MOST_LISTED].tolist())
+        name, total = outcome.names[gain.label], len(places)
+        rows += [(name, identity, round(total / max(1, int((outcome.evidence.labels == gain.label).sum())), 3))
+                 for identity in ids[: max(1, MOST_LISTED // len(outcome.gains))]]  # fmt: skip
+    if not rows:
+        return None
+    return Table(
+        id="suspects",
+        title="Images that are marked",
+        caption="Content hashes of some marked images of each class, and the share of its images that is marked.",
+        alt=f"{len(rows)} content hashes.",
+        columns=("class", "id", "share of the class marked"),
+        rows=tuple(rows),
+    )

@@ -1,0 +1,122 @@
+"""Images as they are stored: what resizing and cropping would take away is the best trace of a filter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from audit.api import DataSplit, ImageSource, IntArray, RunContext, Tally, Unit
+from audit.api.data import StoredSource
+from audit.poisons.planting import as_bytes
+from audit.poisons.recipe import Recipe
+from probes.shortcuts.config import CHUNK
+from probes.shortcuts.templates import Sums, Template
+from probes.shortcuts.traces import Traces, traces_of
+
+LARGEST = 96
+"""Side up to which a small network is shown images as they are stored."""
+Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredImages:
+    """An `ImageSource` of images as they are stored."""
+
+    base: ImageSource
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.base)
+
+    def pixels(self, index: int) -> Pixels:
+        """See `ImageSource`."""
+        return self.base.stored(index) if isinstance(self.base, StoredSource) else self.base.pixels(index)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """What was read.
+
+    Attributes:
+        traces: of the first images of the split.
+        one_size: whether all are of one size, and small enough for a network to be shown them as they are.
+    """
+
+    traces: Traces
+    one_size: bool
+
+    def split(self, split: DataSplit) -> DataSplit:
+        """The split with images as they are stored, where a network can take them; else as the subject sees them."""
+        return replace(split, source=StoredImages(split.source)) if self.one_size else split
+
+
+def look(split: DataSplit, n: int, ctx: RunContext) -> Seen | None:
+    """The traces of the first n images, or of as many as time allowed; None for none."""
+    starts = range(0, n, CHUNK)
+    units = [Unit(f"traces/{start}", positions=range(start, min(start + CHUNK, n)), role="train") for start in starts]
+
+    def traced(unit: Unit, _: RunContext) -> Tally:
+        images = split.stored(unit.positions)
+        sizes = np.array([(*image.shape,) for image in images], dtype=np.int64)
+        return Tally(arrays={"sizes": sizes, **traces_of(images).arrays()})
+
+    tallies = ctx.map(traced, units, "traces")
+    if not tallies:
+        return None
+    parts = [{name: np.asarray(array) for name, array in tally.arrays.items()} for tally in tallies]
+    sizes = np.concatenate([part.pop("sizes") for part in parts])
+    same = bool((sizes == sizes[0]).all()) and int(sizes[0, 1:].max()) <= LARGEST
+    return Seen(Traces.join([Traces(**part) for part in parts]), same)
+
+
+def averaged(split: DataSplit, n: int, classes: int, second: npt.NDArray[np.bool_], ctx: RunContext) -> list[Template]:
+    """The templates of the classes of the first n images; empty where time ended."""
+
+    def summed(_: Unit, inner: RunContext) -> Tally:
+        sums = Sums(classes, tuple(split.batch(0, 1).pixels.shape[1:]))
+        parts = range(0, n, CHUNK)
+        for start in inner.progress(parts, "class means", len(parts)):
+            batch = split.batch(start, min(start + CHUNK, n))
+            sums.add(batch.pixels, batch.labels.numpy(), second[start : start + CHUNK])
+        return Tally(arrays={"count": sums.count, "fine": sums.fine, "whole": sums.whole})
+
+    tallies = ctx.map(summed, [Unit("means", {"n": n}, range(n), "train")], "class means")
+    if not tallies:
+        return []
+    sums = Sums(classes, tuple(tallies[0].arrays["fine"].shape[2:]))
+    sums.count, sums.fine, sums.whole = (np.asarray(tallies[0].arrays[name]) for name in ("count", "fine", "whole"))
+    return sums.templates()
+
+
+def replanted(
+    split: DataSplit, traces: Traces, labels: IntArray, classes: int, recipe: Recipe, rng: np.random.Generator
+) -> Traces:
+    """The traces (n) of the split's first images, were the recipe planted in them."""
+    chosen = recipe.choose(labels, classes, rng).poisoned
+    parts = [
+        traces_of(changed(split.stored(places.tolist()), labels[places], recipe))
+        for places in np.array_split(chosen, max(1, -(-len(chosen) // CHUNK)))
+        if len(places)
+    ]
+    return traces.with_rows(chosen, Traces.join(parts)) if parts else traces
+
+
+def changed(images: Sequence[Pixels], labels: IntArray, recipe: Recipe) -> list[Pixels]:
+    """Of each size those images together."""
+    sizes: dict[tuple[int, ...], list[int]] = {}
+    for place, image in enumerate(images):
+        sizes.setdefault(image.shape, []).append(place)
+    found: dict[int, Pixels] = {}
+    for places in sizes.values():
+        stacked = np.stack([images[place] for place in places])
+        whole = stacked.dtype == np.uint8
+        pixels: Tensor = torch.from_numpy(stacked).float() / (255 if whole else 1)
+        made = recipe.change(pixels, torch.from_numpy(labels[places]), 0).clamp(0, 1)
+        ready: Pixels = as_bytes(made, recipe.truncates) if whole else made.numpy()
+        found |= dict(zip(places, ready, strict=True))
+    return [found[place] for place in range(len(images))]

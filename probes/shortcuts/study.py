@@ -1,0 +1,115 @@
+"""The steps of the probe: what the data say alone, which images are marked, and what networks make of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from audit.api import Claim, Data, Inconclusive, IntArray, Interval, Measurement, RunContext, Subject
+from audit.errors import AuditError
+from audit.toolkit.statistics import proportion
+from probes.shortcuts.border import members
+from probes.shortcuts.config import ShortcutsConfig
+from probes.shortcuts.confirm import (
+    FEWEST,
+    Judge,
+    TrustedGap,
+    asks,
+    bare_images,
+    followed,
+    other_images,
+    trained_judge,
+    trusted_gap,
+)
+from probes.shortcuts.evidence import Evidence, evidence_of
+from probes.shortcuts.filters import Gain, Mask
+from probes.shortcuts.images import Seen, averaged
+from probes.shortcuts.templates import carriers, fits_in_memory
+from probes.shortcuts.transfer import Followed
+
+WHOLE = 0.6
+"""Estimated share from which all images of a class are taken for poisoned."""
+COMPARED = 10_000
+"""First images that are compared one by one with patterns."""
+SMALL_NETWORK, SUBJECT = "a small network", "the model"
+
+
+def evidence_in(seen: Seen, data: Data, labels: IntArray, classes: int, ctx: RunContext) -> Evidence:
+    """Of the data alone; fine patterns are looked for where the classes' means fit into memory."""
+    split = seen.split(data["train"])
+    evidence = evidence_of(seen.traces, labels, classes, ctx.rng("halves"), [])
+    if not fits_in_memory(split, classes):
+        ctx.diagnose(
+            "no_patterns", "Fine patterns were not looked for: the means of so many classes are too large", "info"
+        )
+        return evidence
+    second = ctx.rng("halves").random(len(labels)) < 0.5
+    templates = averaged(split, len(labels), classes, second, ctx)
+    whole = Evidence(labels, seen.traces, evidence.peaks, evidence.gap, templates)
+    if not whole.patterned:
+        return whole
+    n = min(len(labels), COMPARED)
+    return replace(whole, carried=carriers(split, labels[:n], second[:n], whole.patterned))
+
+
+def marked(evidence: Evidence, classes: int) -> dict[int, Mask]:
+    """By class with an alarm of a filter, which images (n,) are taken for poisoned."""
+    labels = evidence.labels
+    found = {
+        peak.label: members(evidence.traces, labels, peak, classes) if peak.share < WHOLE else labels == peak.label
+        for peak in evidence.peaked
+    }
+    patterned = {template.label for template in evidence.patterned}
+    return {label: labels == label for label in evidence.textured if label not in patterned} | found
+
+
+def behaviour(
+    subject: Subject, data: Data, seen: Seen, evidence: Evidence, found: list[Gain], config: ShortcutsConfig,
+    ctx: RunContext,
+) -> tuple[dict[str, Followed], TrustedGap | None]:  # fmt: skip
+    """What networks do: a small one trained on the data, and the model under audit.
+
+    Nothing is trained where no alarm is to be confirmed and no trusted images are there to compare with.
+    """
+    clean = data.get("clean")
+    if not evidence.alarm and clean is None:
+        return {}, None
+    split, labels = seen.split(data["train"]), evidence.labels
+    try:
+        judge = trained_judge(split, len(labels), subject.num_classes, config, ctx)
+    except (AuditError, Inconclusive) as error:
+        ctx.diagnose("no_judge", f"No small network could be trained on these data to ask: {error}")
+        return {}, None
+    trusted = None
+    if clean is not None and len(clean) >= FEWEST:
+        trusted = trusted_gap(judge, labels, seen.split(clean))
+    return _follows(subject, judge, seen, data, evidence, found, ctx), trusted
+
+
+def _follows(
+    subject: Subject, judge: Judge, seen: Seen, data: Data, evidence: Evidence, found: list[Gain], ctx: RunContext
+) -> dict[str, Followed]:
+    labels, clean = evidence.labels, data.get("clean")
+    what = found if len(found) > len(evidence.patterned) else evidence.patterned or found
+    if not what:
+        return {}
+    if what is found:
+        images, targets = bare_images(judge, labels, found, seen.split(clean) if clean is not None else None)
+    else:
+        images, targets = other_images(judge, labels, [template.label for template in evidence.patterned])
+    said = {SMALL_NETWORK: followed(judge.ask, images, targets, what, SMALL_NETWORK, ctx)}
+    if "logits" in subject.access and len(images) and tuple(images.shape[1:]) == tuple(subject.input_shape):
+        said[SUBJECT] = followed(asks(subject), images, targets, what, SUBJECT, ctx)
+    return {who: one for who, one in said.items() if one is not None}
+
+
+def follow_measurements(follows: dict[str, Followed], level: float = 0.95) -> Iterator[Measurement]:
+    """How much each follows, above the controls' mean."""
+    for who, one in follows.items():
+        mean, around = float(np.mean(one.controls)), proportion(one.hits, one.n, level)
+        yield Measurement(
+            metric="shortcuts.followed", where={"who": who}, value=one.effect, n=one.n, claim=Claim.ESTIMATE,
+            interval=Interval(low=around.low - mean, high=around.high - mean, level=level, method=around.method),
+        )  # fmt: skip
