@@ -106,9 +106,13 @@ def other_images(judge: Judge, labels: IntArray, targets: Sequence[int]) -> tupl
 
 
 def aimed(pixels: Tensor, labels: IntArray, targets: Sequence[int]) -> tuple[Tensor, IntArray]:
-    """The images in turns to the targets, those left out that are of their target's class already."""
-    aim = np.array([targets[place % len(targets)] for place in range(len(labels))], dtype=np.int64)
-    use = np.flatnonzero(aim != labels)[:ASKED]
+    """Each image with a target that is not its class, in turns; images that no target is left for are left out."""
+    aims = [
+        others[place % len(others)] if (others := [target for target in targets if target != label]) else -1
+        for place, label in enumerate(labels.tolist())
+    ]
+    aim = np.array(aims, dtype=np.int64)
+    use = np.flatnonzero(aim >= 0)[:ASKED]
     return pixels[torch.from_numpy(use)], aim[use]
 
 

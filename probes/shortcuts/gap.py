@@ -64,7 +64,7 @@ def gap(traces: Traces, labels: IntArray, rng: np.random.Generator) -> Gap:
 
 
 def _judged(features: FloatArray, labels: IntArray, fold: IntArray) -> IntArray:
-    said = np.full(len(labels), -1, dtype=np.int64)
+    said = np.full(len(labels), np.bincount(labels).argmax(), dtype=np.int64)  # where nothing tells images apart
     moving = features.std(axis=0) > 1e-6
     if not moving.any():
         return said

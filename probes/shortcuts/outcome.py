@@ -23,6 +23,7 @@ LED = 0.3
 """Share of images that follow, above those that were taken for the class before: then any such change leads there."""
 HARM = 0.25
 """Accuracy on suspected above trusted images: what no honest difference between sets is likely to make."""
+SEEN_ALIKE = "images of a class that do not carry its pattern are no more like it than those of other classes"
 ASSUMED = "of filters of the classes like CUDA's planted ones, of 3 x 3 taps on images up to 64 pixels"
 
 
@@ -101,7 +102,7 @@ class Outcome:
     def kinds(self) -> str:
         """Which shortcut, in words."""
         words, patterned = [], {template.label for template in self.evidence.patterned}
-        if self.gains or self.evidence.peaked or set(self.evidence.textured) - patterned:
+        if any(gain.label not in patterned for gain in self.gains) or not patterned:
             words.append("a filter of its own (convolution, as CUDA plants it)")
         if self.evidence.patterned:
             words.append("a fine pattern of its own (additive noise or a patch)")
@@ -150,7 +151,10 @@ def measurements(outcome: Outcome, level: float = 0.95) -> Iterator[Measurement]
     gap, n = outcome.evidence.gap, len(outcome.evidence.labels)
     _, lower = outcome.share()
     if outcome.found is Found.DETECTED:
-        yield Measurement(metric="shortcuts.poisoned_fraction", value=lower, n=n, claim=Claim.LOWER_BOUND)
+        yield Measurement(
+            metric="shortcuts.poisoned_fraction", value=lower, n=n, claim=Claim.LOWER_BOUND,
+            assumptions=(SEEN_ALIKE,) if outcome.evidence.carried else (),
+        )  # fmt: skip
     if outcome.found is Found.NOT_DETECTED and outcome.smallest is not None:
         yield Measurement(
             metric="shortcuts.poisoned_fraction", value=outcome.smallest, n=n, claim=Claim.UPPER_BOUND,

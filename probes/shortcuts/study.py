@@ -26,7 +26,7 @@ from probes.shortcuts.confirm import (
 from probes.shortcuts.evidence import Evidence, evidence_of
 from probes.shortcuts.filters import Gain, Mask
 from probes.shortcuts.images import Seen, averaged
-from probes.shortcuts.templates import carriers, fits_in_memory
+from probes.shortcuts.templates import can_be_averaged, carriers
 from probes.shortcuts.transfer import Followed
 
 WHOLE = 0.6
@@ -40,10 +40,9 @@ def evidence_in(seen: Seen, data: Data, labels: IntArray, classes: int, ctx: Run
     """Of the data alone; fine patterns are looked for where the classes' means fit into memory."""
     split = seen.split(data["train"])
     evidence = evidence_of(seen.traces, labels, classes, ctx.rng("halves"), [])
-    if not fits_in_memory(split, classes):
-        ctx.diagnose(
-            "no_patterns", "Fine patterns were not looked for: the means of so many classes are too large", "info"
-        )
+    if not can_be_averaged(split, classes):
+        text = "Fine patterns were not looked for: images are too small, or the means of all classes too large"
+        ctx.diagnose("no_patterns", text, "info")
         return evidence
     second = ctx.rng("halves").random(len(labels)) < 0.5
     templates = averaged(split, len(labels), classes, second, ctx)
@@ -61,8 +60,8 @@ def marked(evidence: Evidence, classes: int) -> dict[int, Mask]:
         peak.label: members(evidence.traces, labels, peak, classes) if peak.share < WHOLE else labels == peak.label
         for peak in evidence.peaked
     }
-    patterned = {template.label for template in evidence.patterned}
-    return {label: labels == label for label in evidence.textured if label not in patterned} | found
+    textured = [] if evidence.patterned else evidence.textured  # a pattern is texture as well
+    return {label: labels == label for label in textured} | found
 
 
 def behaviour(

@@ -13,6 +13,7 @@ from torch.nn.functional import avg_pool2d, pad
 
 from audit.api import DataSplit, IntArray
 from audit.toolkit.statistics import lower_limit
+from probes.shortcuts.traces import SMALLEST
 
 CLIPPED = 0.1
 """Fine detail is cut off here, so that few images with much of it do not make a pattern."""
@@ -144,6 +145,7 @@ def carriers(
     return counted
 
 
-def fits_in_memory(split: DataSplit, classes: int) -> bool:
-    """Whether sums of all classes' images can be kept."""
-    return 4 * classes * split.batch(0, 1).pixels[0].numel() <= MOST
+def can_be_averaged(split: DataSplit, classes: int) -> bool:
+    """Whether sums of all classes' images can be kept, and images are large enough to have a fine and a coarse part."""
+    image = split.batch(0, 1).pixels[0]
+    return min(image.shape[1:]) >= SMALLEST and 4 * classes * image.numel() <= MOST

@@ -1,0 +1,118 @@
+"""The whole probe on planted truth and shams, in photographs of our own making."""
+
+import re
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from tests.probes.shortcuts.conftest import photographs, planted, split_of
+
+
+def test_filters_of_all_classes_are_detected_named_and_estimated(audited):
+    images, labels = photographs()
+    found = planted(images, labels, "cuda", key=5)
+    trusted = split_of(*photographs(n=200), role="clean")
+    result = audited(found.split, clean=trusted)
+    assert result.verdict == "detected"
+    assert "4 classes (0, 1, 2, 3) have a filter of its own" in result.said["detected"]
+    (followed,) = result.measured("followed", who="a small network")
+    assert followed.interval.low > 0.1
+    (fraction,) = result.measured("poisoned_fraction")
+    assert fraction.claim.value == "lower_bound"
+    assert 0.4 < fraction.value <= 1
+    assert len(result.figures["filters"].rows[0]) == 4
+
+
+def test_one_filtered_class_is_named_with_its_share(audited):
+    images, labels = photographs(n=1200)
+    found = planted(images, labels, "cuda", key=2, only=(1,), fraction=0.4)
+    result = audited(found.split)
+    assert result.verdict in ("detected", "suspicious")
+    assert "the class 1 has a filter" in result.said[result.verdict]
+    share = int(re.search(r"about (\d+)% of all images", result.said[result.verdict])[1])
+    assert 7 <= share <= 14
+
+
+@pytest.mark.parametrize("sham", ["none", "universal-blur", "brightness", "random-patch"])
+def test_clean_and_sham_data_raise_no_alarm(audited, sham):
+    images, labels = photographs(seed=1)
+    split = split_of(images, labels) if sham == "none" else planted(images, labels, sham, key=3).split
+    result = audited(split)
+    assert result.verdict == "not_detected"
+    assert all(control.passed for control in result.controls.values())
+    (fraction,) = result.measured("poisoned_fraction")
+    assert (fraction.claim.value, fraction.value) == ("upper_bound", 1.0)
+    assert fraction.assumptions
+    (power,) = result.measured("power", fraction=1.0)
+    assert power.n == 2
+    assert power.value == pytest.approx(0.05**0.5)
+
+
+def test_noise_of_each_class_is_a_pattern_and_no_filter(audited):
+    images, labels = photographs(seed=2)
+    result = audited(planted(images, labels, "class-noise", key=1).split)
+    assert result.verdict in ("detected", "suspicious")
+    assert "a fine pattern of its own" in result.said[result.verdict]
+    assert "filter" not in result.said[result.verdict]
+    assert "patterns" in result.figures
+
+
+def test_trusted_images_show_that_nothing_else_was_learnt(audited):
+    images, labels = photographs(seed=3)
+    trusted = split_of(*photographs(n=200, seed=3), role="clean")
+    result = audited(planted(images, labels, "cuda", key=5).split, clean=trusted)
+    (gap,) = result.measured("trusted_gap")
+    assert gap.n == 200
+    assert gap.interval.low <= gap.value <= gap.interval.high
+    assert "of trusted" in result.said["detected"]
+
+
+def test_few_images_of_a_class_are_no_ground_to_speak(audited):
+    images, labels = photographs(n=120)
+    result = audited(split_of(images, labels))
+    assert "fewer than two classes have 50 images" in result.said["cannot_tell"]
+    assert "4 of 4 classes have fewer than 50 images" in result.said["small_classes"]
+    assert not result.measured("poisoned_fraction")
+
+
+def test_digits_of_eight_pixels_cannot_be_told(audited):
+    digits = load_digits()
+    images = (digits.images[:, None] / 16 * 255).astype(np.uint8)
+    result = audited(split_of(images, digits.target.astype(np.int64)), classes=10)
+    assert result.verdict == "cannot_tell"
+    assert "borders are framed, black or too few, or images smaller than 16 pixels" in result.said["cannot_tell"]
+
+
+def test_all_black_images_and_classes_without_images_are_answered(audited):
+    images = np.zeros((240, 1, 16, 16), np.uint8)
+    result = audited(split_of(images, np.arange(240, dtype=np.int64) % 2), classes=6)
+    assert result.verdict == "cannot_tell"
+    assert "4 of 6 classes have fewer than 50 images" in result.said["small_classes"]
+
+
+def test_images_are_examined_as_they_are_stored(audited):
+    from dataclasses import replace
+
+    images, labels = photographs(seed=4)
+    found = planted(images, labels, "cuda", key=7)
+
+    class Cropped:
+        """What a subject of 24 x 24 pixels sees: no border is left."""
+
+        def __init__(self, base):
+            self.base = base
+
+        def __len__(self):
+            return len(self.base)
+
+        def pixels(self, index):
+            return np.ascontiguousarray(self.base.pixels(index)[:, 4:-4, 4:-4])
+
+        def stored(self, index):
+            return self.base.pixels(index)
+
+    result = audited(replace(found.split, source=Cropped(found.split.source)), epochs=2)
+    rows = {row[0]: row for row in result.figures["classes"].rows}
+    assert all(row[2] in ("top", "bottom", "left", "right") for row in rows.values())
+    assert min(float(row[4]) for row in rows.values()) < 1e-6
