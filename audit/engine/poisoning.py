@@ -13,7 +13,7 @@ from audit.errors import DataError, UsageError
 from audit.poisons.planting import Planted, plant
 from audit.toolkit.writing import write_whole
 from audit.training.log import Share
-from audit.training.poisoning import SETTINGS, PoisonedConfig, attack_success
+from audit.training.poisoning import PoisonedConfig, attack_success
 from audit.training.record import Poisoning
 
 LARGEST = 2**32
@@ -26,7 +26,7 @@ def planted(split: DataSplit, classes: int, config: PoisonedConfig, seed: int) -
     Raises:
         UsageError: when the recipe does not fit these classes.
     """
-    beyond = [label for label in config.only or () if not 0 <= label < classes]
+    beyond = [label for label in config.only if not 0 <= label < classes]
     if beyond:
         raise UsageError(f"Expected only= among classes 0..{classes - 1}, got {beyond}. Name classes that there are.")
     try:
@@ -64,12 +64,10 @@ def write_poisoned(found: Planted, file: Path) -> None:
 
 def described(found: Planted, config: PoisonedConfig, success: Share | None) -> Poisoning:
     """What was planted, for the record."""
-    dumped = config.model_dump(mode="json")
-    given = {name: dumped[name] for name in SETTINGS if dumped[name] is not None}
     return Poisoning(
         poison=found.recipe.name,
         kind=found.recipe.kind,
-        settings=given,
+        settings=config.given(),
         poisoned=int(found.poisoned.sum()),
         covers=int(found.covers.sum()),
         n=len(found.poisoned),

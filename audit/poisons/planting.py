@@ -111,7 +111,7 @@ class PoisonedImages:
         if index not in self.rows:
             return found
         whole = found.dtype == np.uint8
-        image = torch.from_numpy(found)[None]
+        image = torch.from_numpy(np.array(found))[None]  # a copy: what a source gives may be read-only
         image = image.float() / 255 if whole else image.float()
         label = torch.tensor([int(self.labels[index])])
         made = self.recipe.change(image, label, self.seed + index, cover=self.rows[index])[0].clamp(0, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -50,7 +50,7 @@ class PoisonedConfig(TrainingConfig):
     """Of backdoors and flips 0.1 of all images (sig: of the target's); of the others all of every class."""
     key: int | None = Field(None, ge=0, lt=2**32)
     """Seed of whatever the recipe draws once, as CUDA's secret filters."""
-    only: tuple[int, ...] | None = None
+    only: tuple[int, ...] = ()
     """cuda: classes that are poisoned; by default all."""
     size: int | None = Field(None, ge=1)
     """Side of cuda's filters (odd), or of a patch at 32 pixels; 3 by default, and larger filters on larger images."""
@@ -76,14 +76,17 @@ class PoisonedConfig(TrainingConfig):
         self.recipe()
         return self
 
+    def given(self) -> dict[str, Any]:
+        """What is not left to the recipe, by name."""
+        return {name: value for name in SETTINGS if (value := getattr(self, name)) not in (None, ())}
+
     def recipe(self) -> Recipe:
         """The recipe, with what is given.
 
         Raises:
             ValueError: when something is given that it does not have.
         """
-        given = {name: getattr(self, name) for name in SETTINGS if getattr(self, name) is not None}
-        return recipe_of(self.poison, **given)
+        return recipe_of(self.poison, **self.given())
 
 
 def attack_success(
