@@ -30,7 +30,7 @@ def all_probes() -> dict[str, Probe]:
 
 
 def choose(ids: Sequence[str]) -> list[Probe]:
-    """The probes asked for, or all.
+    """The probes asked for, or all that run by default.
 
     Raises:
         UsageError: when an id is unknown, listing those known.
@@ -41,7 +41,7 @@ def choose(ids: Sequence[str]) -> list[Probe]:
         raise UsageError(
             f"Expected probes among {', '.join(known)}, got {', '.join(unknown)}. See `audit probes list`."
         )
-    return [probe for probe_id, probe in known.items() if not ids or probe_id in ids]
+    return [probe for probe_id, probe in known.items() if (probe_id in ids if ids else probe.by_default)]
 
 
 def _built_in() -> Iterator[Probe]:

@@ -48,6 +48,8 @@ class Probe:
     config: type[ProbeConfig]
     run: RunFunction
     cost: CostFunction
+    by_default: bool = True
+    """Whether it runs where no probe was named."""
 
     @property
     def id(self) -> str:
@@ -72,6 +74,7 @@ def probe(
     how_to_read: str = "",
     limits: Sequence[str] = (),
     cost: CostFunction = _free,
+    by_default: bool = True,
 ) -> Callable[[RunFunction], Probe]:
     """Registers a function as a probe.
 
@@ -88,6 +91,7 @@ def probe(
         how_to_read: for someone who is not of the field.
         limits: what the numbers do not show.
         cost: `cost(config, sizes)` for splits of so many samples by role, beyond the shared prediction pass.
+        by_default: whether it runs where no probe was named; not one that takes long whatever the data.
     """
     unknown = [need for need in needs if not re.fullmatch(NEEDS, need)]
     if unknown:
@@ -105,6 +109,6 @@ def probe(
     )
 
     def register(run: RunFunction) -> Probe:
-        return Probe(card=card, config=config, run=run, cost=cost)
+        return Probe(card=card, config=config, run=run, cost=cost, by_default=by_default)
 
     return register

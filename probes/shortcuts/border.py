@@ -28,6 +28,7 @@ SPREAD = 2.5
 COVERED = 0.79
 STEP = 0.04
 FARTHEST = 2.6
+FAR = 0.6
 Mask = npt.NDArray[np.bool_]
 
 
@@ -47,6 +48,7 @@ class Peak:
         hit, background: images of the second half in the window, and those expected there without poison.
         lower: lower limit of the share, one-sided, 99 %.
         elsewhere: median over the other classes of their share in the same window.
+        beyond: the same of their share anywhere on that side of nothing, from `FAR` of the shift on.
     """
 
     label: int
@@ -61,6 +63,7 @@ class Peak:
     background: int = 0
     lower: float = 0.0
     elsewhere: float = 0.0
+    beyond: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -150,11 +153,8 @@ def _peak(label: int, sides: list[list[_Side]]) -> Peak:
     n = len(edge)
     smooth = float(binom.sf(hit - 1, hit + flank, 1 / 3))
     as_inside = float(binom.sf(hit - 1, hit + within, 1 / (1 + inside.shape[1])))
-    others = [
-        _share(row[place], shift, width)
-        for other, row in enumerate(sides)
-        if other != label and len(row[place].edge) >= FEWEST
-    ]
+    rest = [row[place] for other, row in enumerate(sides) if other != label and len(row[place].edge) >= FEWEST]
+    others, far = [_share(one, shift, width) for one in rest], [_far(one, FAR * shift) for one in rest]
     background = round(max(flank / 2, within / inside.shape[1]))
     return Peak(
         label, n, SIDES[place], shift, width, max(smooth, as_inside),
@@ -163,12 +163,19 @@ def _peak(label: int, sides: list[list[_Side]]) -> Peak:
         background=background,
         lower=excess_limit(hit, background, n),
         elsewhere=float(np.median(others)) if others else 0.0,
+        beyond=float(np.median(far)) if far else 0.0,
     )  # fmt: skip
 
 
 def _share(side: _Side, shift: float, width: float) -> float:
     hit, flank, within = _counts(side.edge, side.inside, shift, width)
     return float(max(0.0, hit - max(flank / 2, within / side.inside.shape[1])) / len(side.edge) / COVERED)
+
+
+def _far(side: _Side, limit: float) -> float:
+    """Share of the images that are shifted by the limit and more, towards its sign, above what lines inside are."""
+    sign = np.sign(limit)
+    return float((sign * side.edge > abs(limit)).mean() - (sign * side.inside > abs(limit)).mean())
 
 
 def _fullest(side: _Side) -> tuple[float, float]:

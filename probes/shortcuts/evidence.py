@@ -24,6 +24,8 @@ SHARE = 0.02
 """Least share of a class's images in a second peak of its borders."""
 OWN = 1.35
 """Times the share that other classes have in the same window, which an own peak surely exceeds."""
+SHARED = 0.5
+"""Part of a class's share that other classes may have anywhere beyond, at the class that has most of its own."""
 GAP, GAP_GREY = 0.15, 0.12
 """Accuracy by texture above that by content: an alarm, and what is too much to be nothing."""
 KNOWN = 0.8
@@ -56,14 +58,19 @@ class Evidence:
 
     @property
     def peaked(self) -> list[Peak]:
-        """Classes with a border effect of their own."""
-        return [
+        """Classes with a border effect of their own; none where all share it, as one filter on some images makes it.
+
+        Content near the border moves the peaks of one filter from class to class, so that there is to be a class on
+        whose side of nothing few images of others lie.
+        """
+        found = [
             peak
             for peak in self.peaks
             if peak.p_adjusted < ALPHA
             and peak.share >= SHARE
             and (peak.elsewhere < SHARE / 2 or peak.lower > OWN * peak.elsewhere + SHARE)
         ]
+        return found if any(peak.beyond < SHARED * peak.share for peak in found) else []
 
     @property
     def textured(self) -> list[int]:

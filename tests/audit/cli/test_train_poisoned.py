@@ -32,7 +32,7 @@ def test_a_backdoor_takes_and_the_record_says_how_often(audit, tmp_path, network
     poisoning = record.poisoning
     assert (poisoning.poison, poisoning.kind, poisoning.target) == ("badnets", "backdoor", 3)
     assert poisoning.settings == {"target": 3}
-    assert poisoning.success.value > 0.8
+    assert poisoning.success.interval.low > 0.5
     assert poisoning.success.n < record.test.accuracy.n
     assert record.test.accuracy.value > 0.7
     assert f"poisoned  badnets: {poisoning.poisoned} of {poisoning.n} images, to class 3" in ended.out

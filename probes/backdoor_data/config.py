@@ -1,0 +1,88 @@
+"""Settings of the backdoor-data probe, and what counts as large enough.
+
+The constants were chosen on scikit-learn's digits and on 4,000 images of CIFAR-10 (drawn with seed 1), poisoned towards
+class 3 with key 1, and looked at again with other seeds, keys and targets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field
+
+from audit.api import Estimate, ProbeConfig, Role
+
+FEWEST_IN_CLASS = 50
+"""Images of a class below which its features are not split."""
+FEWEST_CARRIERS = 8
+"""Images that a tile or a cluster must have to count as one."""
+TILE_PURITY = 0.8
+"""Share of a tile's carriers that must be of one class. A trigger's are; natural tiles of CIFAR-10 mostly below 0.6."""
+CONTRADICTION = 0.6
+"""How far the content of a group must be that of other classes. Planted dirty labels gave 0.9 to 1.3; tiles
+that digits and CIFAR-10 have by themselves at most 0.4, but small clusters of digits up to 0.95."""
+GAIN = 0.4
+"""Log-likelihood that a second Gaussian must add per image of a class. CIFAR-10's own classes gave at most 0.26;
+digits' up to 0.5, in clusters of 20 images; triggers that a network had learned on CIFAR-10 0.58 and more."""
+FAR_APART = 0.8
+"""Gain from which on a cluster that contradicts its label is suspicious even where nothing confirms it. A cluster of 18
+digits had 0.5 by nature."""
+TRANSFER = 0.5
+"""Share of images of other classes that must follow a group's residual to its class."""
+COMPARED = 0.3
+"""Share from which on a residual is compared with its controls, and may be suspicious. Natural clusters of CIFAR-10 had
+at most 0.24 (20 classes of two clean sets), triggers that were learned 0.34 and more."""
+TAUGHT = 0.4
+"""By how much more of a group's images a network must give its class for having been shown others of the group."""
+TOOK = 0.8
+"""Share of triggered images that must go to the target for a planted trigger to count as learned."""
+
+Canary = Literal["badnets", "blended", "sig", "wanet"]
+PLANTED: dict[Canary, float] = {"badnets": 0.01, "blended": 0.01, "sig": 0.1, "wanet": 0.1}
+"""Fractions of canaries: of all images, with sig of the target's."""
+
+
+class BackdoorDataConfig(ProbeConfig):
+    """How many images are looked at, and how hard the probe tries itself."""
+
+    samples: int = Field(default=10_000, ge=100)
+    """First images of the permuted order that are scanned for tiles; fewer where they would not fit into 512 MB."""
+    trained: int = Field(default=4000, ge=100)
+    """First of them whose features are examined, and on which networks are trained."""
+    epochs: int = Field(default=10, ge=2)
+    """Of every network that is trained."""
+    groups: int = Field(default=3, ge=1, le=10)
+    """Clusters of a network's features that are put to the test, the most separate first."""
+    candidates: int = Field(default=50, ge=8)
+    """Images of a cluster whose mean makes its residual."""
+    targets: int = Field(default=200, ge=50)
+    """Images of other classes that a residual is added to."""
+    retrained: int = Field(default=1, ge=0)
+    """Clusters against their labels, and without a residual that transfers, for which two networks each are trained."""
+    controls: int = Field(default=99, ge=99)
+    """Control residuals for each group that is tested."""
+    bootstrap: int = Field(default=199, ge=99)
+    """Simulated classes without clusters that a separate one is compared with."""
+    canaries: tuple[Canary, ...] = ("badnets", "blended")
+    """Backdoors that are planted in copies, of which the probe must find what it claims to: badnets, blended, sig,
+    wanet. Each but badnets takes a training."""
+    tile_canaries: int = Field(default=10, ge=1)
+    """Copies with a planted patch, each with another target."""
+    tile_images: int = Field(default=4000, ge=100)
+    """Images of such a copy."""
+    show_images: bool = False
+    """Whether suspected training images are shown; else only their ids are listed. Estimated triggers always are."""
+
+
+def cost(config: BackdoorDataConfig, sizes: Mapping[Role, int]) -> Estimate:
+    """Passes through the subject for features and transfer, and seconds for scans and small networks.
+
+    About a thousand images a second are trained on, and scanned, on one core at 32 pixels.
+    """
+    found = sizes.get("train", 0)
+    scanned, trained = min(found, config.samples), min(found, config.trained)
+    trainings = 1 + sum(name != "badnets" for name in config.canaries)
+    copies = config.tile_canaries if "badnets" in config.canaries else 0
+    seconds = (scanned + copies * min(found, config.tile_images) + trainings * trained * config.epochs) / 1000
+    return Estimate(forwards=trained + config.groups * config.targets, seconds=seconds)

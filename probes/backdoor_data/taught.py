@@ -1,0 +1,103 @@
+"""Whether the images of a group teach one another's label: what tells a warp or any other trigger that cannot be added.
+
+Two small networks are trained, one on all but half of a group, one without any of it. A trigger that the other half
+taught gives the kept half its class; without it their content decides. Mistaken labels teach nothing of the kind. A
+natural part of a class is known by its content either way, or taken for the one class that it is most like. As many of
+the class's other images are kept from both, for comparison.
+
+It is a reason for suspicion and no proof: of 25 handwritten ones of a style of their own, 12 that were kept from both
+networks got their label 11 times where the others had been shown, and once where not, by their nature.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from audit.api import DataSplit, IntArray, RunContext
+from audit.toolkit.statistics import lower_limit, upper_limit
+from audit.training.config import TrainingConfig
+from audit.training.quick import fitted, quick_net
+from audit.training.recipes import standard
+from audit.training.units import batch_size_for
+from probes.backdoor_data.config import TAUGHT
+from probes.backdoor_data.network import Network, own
+from probes.backdoor_data.samples import Samples
+
+FEWEST_KEPT = 20
+"""Images of half a group below which nothing is told."""
+SPREAD = 0.5
+"""Most of the kept images that lose the class may go to one other. A natural part of a class, when it was never shown,
+is taken for the one or two classes that it resembles; images relabelled from all classes go back to all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """How many of n kept images get the class.
+
+    Attributes:
+        shown: from the network that was shown the group's other half.
+        unshown: from the one that was not.
+        n: kept images of the group.
+        usual: of the class's other images that were kept, from the second network.
+        others: how many these are.
+        most: of the kept images that the second network gives other classes, those of the commonest.
+    """
+
+    shown: int
+    unshown: int
+    n: int
+    usual: int
+    others: int
+    most: int
+
+    @property
+    def strong(self) -> bool:
+        """Whether it is the other half that makes the difference: large, beyond both intervals, and to many classes."""
+        lost = self.n - self.unshown
+        if self.n < FEWEST_KEPT or self.most > SPREAD * lost:
+            return False
+        apart = (self.shown - self.unshown) / self.n >= TAUGHT
+        return apart and lower_limit(self.shown, self.n) > upper_limit(self.unshown, self.n)
+
+
+def training_config(images: int, epochs: int) -> TrainingConfig:
+    """Of every network that the probe trains."""
+    return TrainingConfig(epochs=epochs, batch_size=batch_size_for(images))
+
+
+def trained(split: DataSplit, classes: int, epochs: int, ctx: RunContext, name: str) -> Network:
+    """A small network that was trained on a split.
+
+    Raises:
+        Inconclusive: `budget` when time ended before.
+    """
+    config = training_config(len(split), epochs)
+    net = quick_net(split, classes, ctx, f"backdoor-data/{name}")
+    return own(fitted(standard(net, split, config, name), ctx), ctx.device)
+
+
+def taught(
+    split: DataSplit, samples: Samples, group: IntArray, label: int, epochs: int, ctx: RunContext, name: str
+) -> Taught:
+    """Trains both networks; rows of the group are positions of the split, of which the samples are the first images.
+
+    Raises:
+        Inconclusive: `budget` when time ended before both were trained.
+    """
+    rng = ctx.rng(f"taught/{name}")
+    drawn = rng.permutation(group)
+    kept = drawn[: len(drawn) // 2]
+    rest = np.setdiff1d(np.flatnonzero(samples.labels == label), group)
+    others = rng.permutation(rest)[: min(len(kept), len(rest) // 3)]
+    answers = []
+    for which, without in (("half", kept), ("whole", group)):
+        rows = np.setdiff1d(np.arange(len(samples)), np.concatenate([without, others]))
+        part = replace(split, order=split.order[rows])
+        network = trained(part, samples.classes, epochs, ctx, f"{name}-without-{which}")
+        answers.append([network.classes_of(samples.pixels(asked)).numpy() for asked in (kept, others)])
+    shown, unshown, usual = (int((found == label).sum()) for found in (answers[0][0], *answers[1]))
+    elsewhere = answers[1][0][(answers[1][0] != label) & (answers[1][0] >= 0)]
+    most = int(np.bincount(elsewhere).max(initial=0)) if len(elsewhere) else 0
+    return Taught(shown, unshown, len(kept), usual, len(others), most)
