@@ -1,4 +1,7 @@
-"""How a function becomes a probe."""
+"""How a function becomes a probe.
+
+Size: `probe` documents an argument a line.
+"""
 
 from __future__ import annotations
 

@@ -50,7 +50,8 @@ def run(
     preprocess: options.Preprocess = "auto",
     data: options.DataSpecs = None,
     probe: Annotated[
-        list[str] | None, typer.Option("--probe", metavar="ID", help="Probe to run; may be repeated. By default all but backdoor-model.")
+        list[str] | None,
+        typer.Option("--probe", metavar="ID", help="Probe to run; may be repeated. By default all but backdoor-model."),
     ] = None,
     setting: Annotated[
         list[str] | None,

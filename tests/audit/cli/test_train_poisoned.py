@@ -7,19 +7,8 @@ from audit.loading.datasets import open_dataset
 from tests.audit.cli.command import DIGITS
 from tests.audit.cli.test_train import TRAIN, network, record_of  # noqa: F401 - a fixture
 
-QUICK = (
-    "--epochs",
-    12,
-    "--batch-size",
-    32,
-    "--data",
-    TRAIN,
-    "--data",
-    f"eval={DIGITS}",
-    "--allow-code",
-    "--threads",
-    1,
-)
+DATA = ("--data", TRAIN, "--data", f"eval={DIGITS}", "--allow-code", "--threads", 1)
+QUICK = ("--epochs", 30, "--batch-size", 32, "--learning-rate", 0.02, *DATA)
 
 
 def test_a_backdoor_takes_and_the_record_says_how_often(audit, tmp_path, network):  # noqa: F811
