@@ -101,11 +101,12 @@ class Outcome:
     @property
     def kinds(self) -> str:
         """Which shortcut, in words."""
+        own = "its" if len(self.marked) == 1 else "their"
         words, patterned = [], {template.label for template in self.evidence.patterned}
         if any(gain.label not in patterned for gain in self.gains) or not patterned:
-            words.append("a filter of its own (convolution, as CUDA plants it)")
+            words.append(f"a filter of {own} own (convolution, as CUDA plants it)")
         if self.evidence.patterned:
-            words.append("a fine pattern of its own (additive noise or a patch)")
+            words.append(f"a fine pattern of {own} own (additive noise or a patch)")
         return " and ".join(words)
 
     @property

@@ -15,7 +15,7 @@ def test_filters_of_all_classes_are_detected_named_and_estimated(audited):
     trusted = split_of(*photographs(n=200), role="clean")
     result = audited(found.split, clean=trusted)
     assert result.verdict == "detected"
-    assert "4 classes (0, 1, 2, 3) have a filter of its own" in result.said["detected"]
+    assert "4 classes (0, 1, 2, 3) have a filter of their own" in result.said["detected"]
     (followed,) = result.measured("followed", who="a small network")
     assert followed.interval.low > 0.1
     (fraction,) = result.measured("poisoned_fraction")
@@ -53,7 +53,7 @@ def test_noise_of_each_class_is_a_pattern_and_no_filter(audited):
     images, labels = photographs(seed=2)
     result = audited(planted(images, labels, "class-noise", key=1).split)
     assert result.verdict in ("detected", "suspicious")
-    assert "a fine pattern of its own" in result.said[result.verdict]
+    assert "a fine pattern of their own" in result.said[result.verdict]
     assert "filter" not in result.said[result.verdict]
     assert "patterns" in result.figures
 
