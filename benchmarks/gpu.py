@@ -1,11 +1,14 @@
 """What training and attacks take on a GPU, and whether they find there what they should: all in one call.
 
-    python benchmarks/gpu.py [--suite training,evasion,bounds,proofs,strength,distillation,selfchecks,numerics]
+    python benchmarks/gpu.py [--suite training,unlearnable,evasion,bounds,proofs,strength,distillation,selfchecks,
+                                     numerics]
                              [--device cuda] [--train SPEC] [--eval SPEC] [--samples N] [--train-samples N]
                              [--recipes labels,fgsm-rs] [--seconds S] [--seeds N] [--quick]
 
 - `training`: a ResNet-18 for 32x32 images by labels and by FGSM-RS, as `auto` has it on a GPU: seconds an epoch, what
   the first one takes longer, and the held-out accuracy.
+- `unlearnable`: the same network by labels on images with a filter of each class's own (CUDA), and what it is right
+  on then: clean images, those with their own class's filter, and those with another's.
 - `numerics`: the same for a few epochs in float32, in bfloat16 and channels-last, and so compiled.
 - `evasion`: of the network that FGSM-RS gave, the whole Linf curve up to 8/255 with all self-checks.
 - `bounds`: the CNN-7 of certified training for a few epochs, in TF32 and in float32: seconds an epoch; then the probe
@@ -43,6 +46,7 @@ from evasion import peer, standard, suite
 from measuring import save
 from networks import cnn7, small
 from torch import Tensor, nn
+from unlearnable import looked_at, poisoned
 
 from audit.api import DataSplit, Probe, ProbeConfig, Role, Subject
 from audit.engine.budget import Budget
@@ -78,6 +82,7 @@ NUMERICS: dict[str, dict[str, Any]] = {
 }
 SHOWN = ("epoch", "train_loss", "held_out_accuracy", "certified_accuracy")
 EPOCHS, TIMED_EPOCHS, BATCH = {"labels": 5, "fgsm-rs": 8}, 3, 256
+EPOCHS_FILTERED = 20
 
 
 @dataclass
@@ -168,6 +173,16 @@ def training(bench: Bench) -> None:
     for recipe in bench.recipes:
         trained = _train(bench, recipe, "auto", EPOCHS[recipe])
         bench.models[recipe] = filled(network(quick=bench.quick), trained.weights)
+
+
+def unlearnable(bench: Bench) -> None:
+    """The network that labels give, where filters give the labels away."""
+    few = TrainingConfig(epochs=EPOCHS_FILTERED, batch_size=BATCH, augmentation="flip-crop")
+    model = network(quick=bench.quick)
+    task = by_labels(model, poisoned(bench.train, CLASSES), few)
+    trained = _carried_out(bench, task, f"unlearnable, {EPOCHS_FILTERED} epochs")
+    found = filled(model, trained.weights).to(bench.device)
+    bench.figures |= looked_at(found, bench.eval, CLASSES, bench.device)
 
 
 def numerics(bench: Bench) -> None:
@@ -311,6 +326,7 @@ def checking(bench: Bench) -> None:
 
 SUITES: dict[str, Callable[[Bench], None]] = {
     "training": training,
+    "unlearnable": unlearnable,
     "evasion": attacking,
     "bounds": bounding,
     "proofs": proving,

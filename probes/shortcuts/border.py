@@ -29,6 +29,8 @@ COVERED = 0.79
 STEP = 0.04
 FARTHEST = 2.6
 FAR = 0.6
+OTHERS = 50
+"""Classes that one is compared with, at least, where there are so many; of all of a thousand it would take long."""
 Mask = npt.NDArray[np.bool_]
 
 
@@ -154,6 +156,7 @@ def _peak(label: int, sides: list[list[_Side]]) -> Peak:
     smooth = float(binom.sf(hit - 1, hit + flank, 1 / 3))
     as_inside = float(binom.sf(hit - 1, hit + within, 1 / (1 + inside.shape[1])))
     rest = [row[place] for other, row in enumerate(sides) if other != label and len(row[place].edge) >= FEWEST]
+    rest = rest[:: max(1, len(rest) // OTHERS)]
     others, far = [_share(one, shift, width) for one in rest], [_far(one, FAR * shift) for one in rest]
     background = round(max(flank / 2, within / inside.shape[1]))
     return Peak(

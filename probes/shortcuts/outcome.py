@@ -15,7 +15,7 @@ from probes.shortcuts.canaries import Power
 from probes.shortcuts.confirm import TrustedGap
 from probes.shortcuts.evidence import FEWEST_OF_CLASS, GAP, GAP_GREY, KNOWN, Evidence
 from probes.shortcuts.filters import Gain
-from probes.shortcuts.transfer import Followed
+from probes.shortcuts.transfer import SMALL_NETWORK, Followed
 
 EFFECT = 0.05
 """Share of images that follow, above the controls'; below it a network hardly uses what was found."""
@@ -52,7 +52,7 @@ class Outcome:
     @property
     def confirmed(self) -> bool:
         """Whether a network behaves as what was found would make it behave."""
-        judge = self.follows.get("a small network")
+        judge = self.follows.get(SMALL_NETWORK)
         follows = judge is not None and ((judge.p <= ALPHA and judge.effect >= EFFECT) or judge.gain.low >= LED)
         return follows or (self.trusted is not None and self.trusted.interval().low > HARM)
 
@@ -200,7 +200,7 @@ def conclude(outcome: Outcome, ctx: RunContext) -> None:
         gap = outcome.trusted
         asked += "; " if asked else ""
         asked += (
-            f"a small network is right on {gap.here / gap.n:.0%} of these data and {gap.there / gap.m:.0%} of trusted"
+            f"{SMALL_NETWORK} is right on {gap.here / gap.n:.0%} of these data and {gap.there / gap.m:.0%} of trusted"
         )
     if found is Found.DETECTED:
         text = f"{found}: {who} {outcome.kinds}, on {share}; {asked}"

@@ -27,13 +27,12 @@ from probes.shortcuts.evidence import Evidence, evidence_of
 from probes.shortcuts.filters import Gain, Mask
 from probes.shortcuts.images import Seen, averaged
 from probes.shortcuts.templates import can_be_averaged, carriers
-from probes.shortcuts.transfer import Followed
+from probes.shortcuts.transfer import SMALL_NETWORK, SUBJECT, Followed
 
 WHOLE = 0.6
 """Estimated share from which all images of a class are taken for poisoned."""
 COMPARED = 10_000
 """First images that are compared one by one with patterns."""
-SMALL_NETWORK, SUBJECT = "a small network", "the model"
 
 
 def evidence_in(seen: Seen, data: Data, labels: IntArray, classes: int, ctx: RunContext) -> Evidence:

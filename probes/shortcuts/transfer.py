@@ -20,6 +20,8 @@ CONTROLS = 99
 ASKED = 200
 """Images over all classes."""
 BLUR = 0.3
+SMALL_NETWORK, SUBJECT = "a small network", "the model"
+"""Who is asked."""
 Ask = Callable[[Tensor], IntArray]
 """Pixels (n, c, h, w) to classes (n,)."""
 

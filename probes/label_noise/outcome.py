@@ -1,0 +1,145 @@
+"""What it comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from audit.api import Claim, Interval, Measurement, PositiveControl, RunContext
+from audit.toolkit.detection import ALPHA, Found
+from audit.toolkit.statistics import lower_limit, proportion
+from probes.label_noise.aum import Areas
+from probes.label_noise.canary import Flipped
+from probes.label_noise.config import LabelNoiseConfig
+from probes.label_noise.duplicates import Contradictions
+from probes.label_noise.judging import CONFIDENCE, Judged
+
+ALIKE = "wrong labels look like labels drawn from all other classes, or of the class most confused"
+REPRESENTATIVE = "trusted images are of the same kind as the others"
+RECALL = 0.5
+"""Of flipped labels, below which nothing can be said where nothing is found."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """All that was found.
+
+    Attributes:
+        names: of the classes.
+        judged: of the labels.
+        same: identical images under different labels.
+        flipped: copies with flipped labels.
+        areas: margins while training; None where they were not asked for.
+        config: which rates matter.
+    """
+
+    names: Sequence[str]
+    judged: Judged
+    same: Contradictions
+    flipped: Sequence[Flipped]
+    areas: Areas | None
+    config: LabelNoiseConfig
+
+    @property
+    def certain(self) -> bool:
+        """Whether identical images alone show more wrong labels than matter."""
+        return self.same.wrong > 0 and lower_limit(self.same.wrong, self.same.n) > self.config.least_rate
+
+    @property
+    def found(self) -> Found:
+        """The verdict."""
+        trusted, least = self.judged.trusted, self.config.least_rate
+        if self.certain or (trusted is not None and trusted.p < ALPHA and trusted.low > least):
+            return Found.DETECTED
+        if self.why_not:
+            return Found.CANNOT_TELL
+        high = self.judged.bound.limit if trusted is None else trusted.high
+        return Found.NOT_DETECTED if high <= max(least, self.config.least_rate) else Found.SUSPICIOUS
+
+    @property
+    def why_not(self) -> str:
+        """Why nothing can be said; empty where something can."""
+        judged = self.judged
+        if judged.accuracy <= judged.commonest + 0.05:
+            return f"networks learnt hardly anything of these labels (right on {judged.accuracy:.0%})"
+        high = judged.bound.limit if judged.trusted is None else judged.trusted.high
+        if high > self.config.most_rate and judged.confident.rate > self.config.most_rate and judged.accuracy < 0.8:
+            return (
+                f"images are too hard for the networks (right on {judged.accuracy:.0%}): right and wrong labels look "
+                f"alike, and up to {high:.0%} may be wrong"
+            )
+        if min((one.flagged / max(1, one.n) for one in self.flipped), default=0.0) < RECALL:
+            return "labels that were flipped in a copy were not flagged: " + _recalls(self.flipped)
+        return ""
+
+
+def control(outcome: Outcome) -> PositiveControl:
+    """Labels that were flipped are flagged more often than the others are."""
+    hits, n = sum(one.flagged for one in outcome.flipped), sum(one.n for one in outcome.flipped)
+    usual = float(outcome.judged.confident.suspects.mean())
+    return PositiveControl(
+        name="labels flipped in a copy",
+        passed=lower_limit(hits, n) > usual if n else False,
+        expected=f"flagged more often than labels as they are ({usual:.0%})",
+        observed=_recalls(outcome.flipped),
+    )
+
+
+def _recalls(flipped: Sequence[Flipped]) -> str:
+    return ", ".join(f"{one.flagged} of {one.n} ({one.to})" for one in flipped) or "none were flipped"
+
+
+def measurements(outcome: Outcome) -> Iterator[Measurement]:
+    """The numbers."""
+    judged, found = outcome.judged, outcome.found
+    n, half = len(judged.labels), int(judged.second.sum())
+    trusted = judged.trusted
+    if trusted is not None:
+        interval = Interval(low=trusted.low, high=trusted.high, level=0.9, method="two one-sided exact limits")
+        yield Measurement(
+            metric="label-noise.rate", value=trusted.value, n=half, claim=Claim.ESTIMATE, interval=interval,
+            assumptions=(ALIKE, REPRESENTATIVE),
+        )  # fmt: skip
+    elif found is not Found.CANNOT_TELL and half:
+        yield Measurement(
+            metric="label-noise.rate", value=judged.bound.limit, n=half, claim=Claim.UPPER_BOUND, assumptions=(ALIKE,)
+        )
+    flagged = int(judged.confident.suspects.sum())
+    yield Measurement(
+        metric="label-noise.flagged", value=flagged / n, n=n, claim=Claim.ESTIMATE, interval=proportion(flagged, n)
+    )
+    yield Measurement(
+        metric="label-noise.contradictions", value=outcome.same.wrong / outcome.same.n, n=outcome.same.n,
+        claim=Claim.LOWER_BOUND,
+    )  # fmt: skip
+    for one in outcome.flipped:
+        yield Measurement(
+            metric="label-noise.recall", where={"flipped": one.to}, value=one.flagged / one.n, n=one.n,
+            claim=Claim.ESTIMATE, interval=proportion(one.flagged, one.n),
+        )  # fmt: skip
+
+
+def conclude(outcome: Outcome, ctx: RunContext) -> None:
+    """The verdict in words."""
+    found, judged = outcome.found, outcome.judged
+    n, trusted = len(judged.labels), judged.trusted
+    flagged = int(judged.confident.suspects.sum())
+    known = (
+        f"at most {judged.bound.limit:.1%} of labels are wrong ({CONFIDENCE:.0%} confidence)"
+        if trusted is None
+        else f"between {trusted.low:.1%} and {trusted.high:.1%} of labels are wrong, by comparison with {trusted.n} "
+        f"trusted images (p = {trusted.p:.2g})"
+    )
+    said = f"{known}; {flagged} of {n} are flagged; of labels flipped in copies {_recalls(outcome.flipped)} were"
+    if outcome.same.wrong:
+        said += f"; {outcome.same.wrong} labels are certainly wrong, as identical images have others"
+    if found is Found.DETECTED:
+        ctx.diagnose("detected", f"{found}: wrong labels: {said}", conclusion=True)
+    elif found is Found.SUSPICIOUS:
+        need = "" if trusted is not None else "; with trusted images (--data clean=SPEC) more can be said"
+        ctx.diagnose("suspicious", f"{found}: labels may be wrong: {said}{need}", conclusion=True)
+    elif found is Found.CANNOT_TELL:
+        text = f"{found} how many labels are wrong: {outcome.why_not}; {flagged} of {n} are flagged"
+        ctx.diagnose("cannot_tell", text, conclusion=True)
+    else:
+        ctx.diagnose("not_detected", f"{found}: {said}", "info", conclusion=True)
