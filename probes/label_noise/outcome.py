@@ -53,8 +53,15 @@ class Outcome:
             return Found.DETECTED
         if self.why_not:
             return Found.CANNOT_TELL
-        high = self.judged.bound.limit if trusted is None else trusted.high
-        return Found.NOT_DETECTED if high <= max(least, self.config.least_rate) else Found.SUSPICIOUS
+        return Found.SUSPICIOUS if self.doubtful else Found.NOT_DETECTED
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether more labels than matter surely score as wrong ones do, or more than trusted ones and than chance."""
+        trusted, half = self.judged.trusted, int(self.judged.second.sum())
+        if trusted is not None:
+            return trusted.p < ALPHA
+        return half > 0 and lower_limit(round(self.judged.bound.share * half), half) > self.config.least_rate
 
     @property
     def why_not(self) -> str:

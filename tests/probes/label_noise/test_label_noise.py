@@ -85,11 +85,21 @@ def test_wrong_labels_are_detected_with_trusted_images_and_listed(audited):
 
 def test_labels_as_published_are_not_called_wrong(audited):
     result = audited(digits(MIXED[:900]))
-    assert "detected" not in result.said
+    assert "NOT DETECTED: at most" in result.said["not_detected"]
+    (rate,) = result.measured("rate")
+    assert rate.claim.value == "upper_bound"
+    assert rate.value < 0.05
     for to in ("uniform", "confused"):
         (recall,) = result.measured("recall", flipped=to)
         assert recall.value > 0.5
     assert all(control.passed for control in result.found.controls)
+
+
+def test_wrong_labels_without_trusted_images_are_suspicious(audited):
+    result = audited(noisy(digits(MIXED[:900]), 0.1).split)
+    assert "with trusted images (--data clean=SPEC) more can be said" in result.said["suspicious"]
+    (rate,) = result.measured("rate")
+    assert rate.value >= 0.1
 
 
 def test_identical_images_under_other_labels_are_counted_exactly(audited):
