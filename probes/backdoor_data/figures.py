@@ -42,10 +42,14 @@ def drawn(outcome: Outcome, split: DataSplit, show_images: bool, ctx: RunContext
             yield _gains(outcome, network)
 
 
+def _short(found: Finding) -> str:
+    return found.kind.partition(" (")[0].partition(",")[0]
+
+
 def _groups(outcome: Outcome) -> TableFigure:
     rows = tuple(
         (
-            outcome.names[found.label], WHO[found.network], found.kind.partition(" (")[0].partition(",")[0], len(found.rows), round(found.fraction, 5),
+            outcome.names[found.label], WHO[found.network], _short(found), len(found.rows), round(found.fraction, 5),
             None if np.isnan(found.gain) else round(found.gain, 2), round(found.agreement.contradiction, 2),
             f"{found.transfer.hits} of {found.transfer.n}",
             None if np.isnan(found.transfer.rival) else found.transfer.rival,

@@ -62,6 +62,8 @@ __all__ = ["LabelNoiseConfig", "label_noise"]
     limits=[
         "An upper bound of ten per cent says that networks as small cannot tell more, and not that ten per cent are "
         "wrong.",
+        "Without trusted images hard images raise suspicion as wrong labels do, where networks are right on 80 % and "
+        "more.",
         "Wrong labels that look right, because annotators agreed on them, are not found.",
         "Backdoors with wrong labels are label noise as well, which networks learn easily: see backdoor-data.",
     ],

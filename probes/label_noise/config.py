@@ -59,8 +59,8 @@ class LabelNoiseConfig(ProbeConfig):
 
 
 def cost(config: LabelNoiseConfig, sizes: Mapping[Role, int]) -> Estimate:
-    """Two sets of networks and the margins; what a confirmation takes comes on top, where there is something."""
+    """Three sets of networks, of labels as they are and of two copies, and the margins."""
     n = min(sizes.get("train", 0), config.samples)
-    trained = (config.folds - 1) * (2 if config.source == "fresh" else 0) + int(config.aum)
+    trained = (config.folds - 1) * (3 if config.source == "fresh" else 0) + int(config.aum)
     asked = n + sizes.get("clean", 0) if config.source == "subject" else 0
     return Estimate(forwards=asked, seconds=trained * n * config.epochs * SECONDS_AN_IMAGE)

@@ -20,7 +20,7 @@ def scores(outcome: Outcome) -> Histogram:
     kinds = {
         "as they are": judged.confident.margin,
         "made wrong": judged.wrong[0],
-        "made the likeliest other": judged.wrong[1],
+        "made the likeliest other": judged.wrong[2],
     }
     counts = {name: np.histogram(values, edges)[0] for name, values in kinds.items()}
     return Histogram(

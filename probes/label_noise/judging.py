@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from audit.api import Data, DataSplit, IntArray, RunContext, Subject
+from audit.api import Data, DataSplit, Inconclusive, IntArray, RunContext, Subject
 from audit.training.quick import QuickNet, answers, cross_fitted
 from probes.label_noise.bounds import Floats, Trusted, Upper, chosen_threshold, trusted, upper
 from probes.label_noise.confident import Confident, Mask, confident_learning, margins, probabilities
@@ -26,7 +26,8 @@ class Judged:
         labels: (n,).
         confident: what confident learning says.
         second: (n,) which images limits are counted on; a region is chosen on the others.
-        wrong: (n,) scores of wrong labels, one array of any other class alike, and one of the class most confused.
+        wrong: (n,) scores of wrong labels, an array a kind: of any other class alike, of the class most confused with
+            the label's, and of the likeliest other class of the image itself.
         bound: upper bound on the rate of wrong labels.
         trusted: what trusted images add; None without them.
     """
@@ -35,7 +36,7 @@ class Judged:
     labels: IntArray
     confident: Confident
     second: Mask
-    wrong: tuple[Floats, Floats]
+    wrong: tuple[Floats, ...]
     bound: Upper
     trusted: Trusted | None
 
@@ -63,7 +64,10 @@ def judged(
     clean = data.get("clean")
     clean = clean if clean is not None and len(clean) >= FEWEST_TRUSTED else None
     if config.source == "subject":
-        given = probabilities(ctx.predictions("train").logits[: len(split)])
+        logits = ctx.predictions("train").logits[: len(split)]
+        if len(logits) < len(split):
+            raise Inconclusive("budget", "The budget ended before the model answered for all images. Raise --budget.")
+        given = probabilities(logits)
         right = probabilities(ctx.predictions("clean").logits) if clean is not None else None
     else:
         said, nets, _ = cross_fitted(split, classes, config.folds, config.training(len(split)), ctx, name)
@@ -92,11 +96,17 @@ def _judged(given: Floats, labels: IntArray, right: Floats | None, rng: np.rando
     return Judged(given, labels, confident_learning(given, labels), second, wrong, bound, against)
 
 
-def wrong_scores(given: Floats, labels: IntArray, rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """Scores that the images would have under wrong labels: drawn from all others, and the one most confused."""
+def wrong_scores(given: Floats, labels: IntArray, rng: np.random.Generator) -> tuple[Floats, ...]:
+    """Scores that the images would have under wrong labels, see `Judged.wrong`.
+
+    The last kind is the hardest to tell: of noise that always leads to the same class networks learn a part.
+    """
     classes = given.shape[1]
     drawn = (labels + rng.integers(1, max(2, classes), len(labels))) % classes
-    return margins(given, drawn), margins(given, confused(given, labels)[labels])
+    others = given.copy()
+    others[np.arange(len(labels)), labels] = -np.inf
+    kinds = (drawn, confused(given, labels)[labels], others.argmax(axis=1))
+    return tuple(margins(given, kind) for kind in kinds)
 
 
 def confused(given: Floats, labels: IntArray) -> IntArray:

@@ -14,7 +14,7 @@ from probes.label_noise.config import LabelNoiseConfig
 from probes.label_noise.duplicates import Contradictions
 from probes.label_noise.judging import CONFIDENCE, Judged
 
-ALIKE = "wrong labels look like labels drawn from all other classes, or of the class most confused"
+ALIKE = "wrong labels look like labels drawn from all other classes, of the class most confused, or the likeliest other"
 REPRESENTATIVE = "trusted images are of the same kind as the others"
 RECALL = 0.5
 """Of flipped labels, below which nothing can be said where nothing is found."""
@@ -75,7 +75,7 @@ class Outcome:
                 f"images are too hard for the networks (right on {judged.accuracy:.0%}): right and wrong labels look "
                 f"alike, and up to {high:.0%} may be wrong"
             )
-        if min((one.flagged / max(1, one.n) for one in self.flipped), default=0.0) < RECALL:
+        if min((one.flagged / max(1, one.n) for one in self.flipped), default=1.0) < RECALL:
             return "labels that were flipped in a copy were not flagged: " + _recalls(self.flipped)
         return ""
 

@@ -171,8 +171,9 @@ def test_wrong_scores_are_of_labels_that_are_not_given():
     given, labels = rng.dirichlet(np.ones(5), 100), rng.integers(0, 5, 100)
     pairs = confused(given, labels)
     assert (pairs != np.arange(5)).all()
-    drawn, nearest = wrong_scores(given, labels, rng)
+    drawn, nearest, likeliest = wrong_scores(given, labels, rng)
     assert np.mean(drawn) < 0 > np.mean(nearest)
+    assert (likeliest >= np.maximum(drawn, nearest)).all()
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.05, 0.2])
