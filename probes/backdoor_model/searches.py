@@ -85,6 +85,8 @@ def smallest_trigger(model: nn.Module, images: Tensor, label: int, steps: int) -
     """For images (n, c, h, w) of other classes: made on every second one, and tried on the others."""
     made_on, tried_on = images[::2], images[1::2]
     height, width = images.shape[-2:]
+    if not len(tried_on):
+        return Trigger(float(height * width), 0, 0, torch.ones(height, width), torch.full(images.shape[1:], 0.5))
     mask_raw = torch.full((1, 1, height, width), -2.0, device=images.device, requires_grad=True)
     pattern_raw = torch.zeros((1, *images.shape[1:]), device=images.device, requires_grad=True)
     optimizer = torch.optim.Adam([mask_raw, pattern_raw], lr=TRIGGER_RATE, betas=(0.5, 0.9))

@@ -120,8 +120,12 @@ def test_with_training_data_copies_show_that_a_backdoor_would_be_found(audited):
         assert "a copy of the model" in result.said["cannot_tell"]
 
 
-def test_few_classes_cannot_be_told_apart(audited):
-    net = QuickNet(1, 8, 2).eval().requires_grad_(False)
+@pytest.mark.parametrize("seed", range(4))
+def test_few_classes_cannot_be_told_apart(audited, seed):
+    """Untrained networks, some of which take all images for one class."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        net = QuickNet(1, 8, 2).eval().requires_grad_(False)
     result = audited(net, classes=2, starts=2, margin_steps=5, trigger_steps=10)
     assert "of 2 classes one can hardly stand out; at least 8 are needed" in result.said["cannot_tell"]
 
