@@ -120,7 +120,7 @@ def shortcuts(subject: Subject, data: Data, config: ShortcutsConfig, ctx: RunCon
     found = gains(seen.traces, labels, marked(evidence, classes))
     follows, trusted = behaviour(subject, data, seen, evidence, found, config, ctx)
     small = int((np.bincount(labels, minlength=classes) < FEWEST_OF_CLASS).sum())
-    outcome = Outcome(names, evidence, found, follows, trusted, powers, small)
+    outcome = Outcome(names, evidence, found, follows, trusted, powers)
     if small:
         text = f"{small} of {classes} classes have fewer than {FEWEST_OF_CLASS} images; of these nothing is said"
         ctx.diagnose("small_classes", text)

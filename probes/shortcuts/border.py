@@ -6,7 +6,7 @@ of lines at the border gather in a second peak. Natural images have one peak, at
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -105,12 +105,7 @@ def peaks(traces: Traces, labels: IntArray, classes: int, second: Mask) -> list[
     found = [_peak(label, sides) for label in range(classes)]
     tested = [peak for peak in found if peak.side]
     adjusted = dict(zip([peak.label for peak in tested], holm([peak.p for peak in tested]), strict=True))
-    return [
-        Peak(**{name: getattr(peak, name) for name in Peak.__slots__} | {"p_adjusted": float(adjusted[peak.label])})
-        if peak.side
-        else peak
-        for peak in found
-    ]
+    return [replace(peak, p_adjusted=float(adjusted[peak.label])) if peak.side else peak for peak in found]
 
 
 def excess_limit(hit: int, background: int, n: int, confidence: float = 0.99) -> float:

@@ -25,22 +25,15 @@ class Gap:
 
     Attributes:
         texture, content: (n,) which images each has right.
-        said: (n,) int64, what the one on texture says.
     """
 
     texture: Hits
     content: Hits
-    said: IntArray
 
     @property
     def value(self) -> float:
         """Accuracy by texture above that by content."""
         return float(self.texture.mean() - self.content.mean())
-
-    @property
-    def room(self) -> float:
-        """The same over what content leaves to be known."""
-        return self.value / max(1e-9, 1 - float(self.content.mean()))
 
     def interval(self, level: float = 0.95) -> Interval:
         """Of the gap: paired, normal."""
@@ -59,8 +52,8 @@ def gap(traces: Traces, labels: IntArray, rng: np.random.Generator) -> Gap:
     Source: the shrinkage is Ledoit & Wolf's, 2004, Journal of Multivariate Analysis 88(2).
     """
     fold = folds_of(labels, FOLDS, rng)
-    said = _judged(np.concatenate([traces.spectrum, traces.texture], axis=1), labels, fold)
-    return Gap(said == labels, _judged(traces.content, labels, fold) == labels, said)
+    texture = np.concatenate([traces.spectrum, traces.texture], axis=1)
+    return Gap(_judged(texture, labels, fold) == labels, _judged(traces.content, labels, fold) == labels)
 
 
 def _judged(features: FloatArray, labels: IntArray, fold: IntArray) -> IntArray:

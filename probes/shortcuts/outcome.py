@@ -38,7 +38,6 @@ class Outcome:
         follows: by who was asked, whether it follows.
         trusted: the gap to trusted images, where there are any.
         powers: of planted copies.
-        small: how many classes have too few images.
     """
 
     names: Sequence[str]
@@ -47,7 +46,6 @@ class Outcome:
     follows: dict[str, Followed]
     trusted: TrustedGap | None
     powers: Sequence[Power]
-    small: int
 
     @property
     def confirmed(self) -> bool:
