@@ -72,7 +72,7 @@ class Outcome:
         borders, texture = self.evidence.judged
         if not borders and not texture:
             return (
-                "borders are framed, black or too few, or images smaller than 16 pixels, and content alone tells "
+                "borders are framed, black or too few, or images smaller than 28 pixels, and content alone tells "
                 f"{self.evidence.gap.content.mean():.0%} of labels, so that texture cannot stand out (from {KNOWN:.0%})"
             )
         if not borders and GAP_GREY < self.evidence.gap.value <= GAP:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, pad
+from torch.nn.functional import avg_pool2d, max_pool2d, pad
 
 from audit.api import DataSplit, IntArray
 from audit.toolkit.statistics import lower_limit
@@ -19,6 +20,10 @@ CLIPPED = 0.1
 """Fine detail is cut off here, so that few images with much of it do not make a pattern."""
 BORDER = 2
 """Lines left out, which a filter changes by itself."""
+LEVEL, AROUND = 0.15, 5
+"""A pixel is flat where those around it, so many across, differ by less than this; noise of 8/255 does not hinder."""
+MOSTLY, FEWEST_FLAT = 0.2, 30
+"""Share of a class's images in which a pixel is flat, for it to count; and how many such pixels make a pattern."""
 USUAL, AT_ONCE = 0.95, 512
 MOST = 3 * 10**7
 """Values of all classes' sums that are kept in memory."""
@@ -34,6 +39,8 @@ class Template:
         ratio: that over the same of its coarse part; drawings that lie alike have fine and coarse parts that belong
             together.
         agreement: correlation of the fine parts of the two halves.
+        flat: as `fine`, over pixels of images that are flat there: drawings have none of it, additive noise has all.
+        flat_agreement: as `agreement`, of those.
         pattern: (c, h, w) the mean image less the median of all classes' mean images.
         halves: (2, c, h, w) the same of the fine part, of either half.
     """
@@ -42,6 +49,8 @@ class Template:
     fine: float
     ratio: float
     agreement: float
+    flat: float
+    flat_agreement: float
     pattern: npt.NDArray[np.float32]
     halves: npt.NDArray[np.float32]
 
@@ -52,20 +61,31 @@ def split_fine(images: Tensor) -> tuple[Tensor, Tensor]:
     return images - coarse, coarse
 
 
+def flat_places(images: Tensor) -> Tensor:
+    """Where images (n, c, h, w) are flat: (n, 1, h, w) of 0 and 1."""
+    padded = pad(images, (AROUND // 2,) * 4, mode="replicate")
+    highest, minus_lowest = (max_pool2d(of, AROUND, stride=1) for of in (padded, -padded))
+    return ((highest + minus_lowest).amax(dim=1, keepdim=True) < LEVEL).float()
+
+
 class Sums:
     """Sums of images by class and half, from which templates are made; they add up."""
 
     def __init__(self, classes: int, shape: tuple[int, ...]) -> None:
         self.count = np.zeros((2, classes), dtype=np.int64)
-        self.fine, self.whole = (np.zeros((2, classes, *shape), dtype=np.float32) for _ in range(2))
+        self.fine, self.whole, self.level = (np.zeros((2, classes, *shape), dtype=np.float32) for _ in range(3))
+        self.flat = np.zeros((2, classes, 1, *shape[1:]), dtype=np.float32)
 
     def add(self, images: Tensor, labels: IntArray, second: npt.NDArray[np.bool_]) -> None:
         """Images (n, c, h, w) in [0, 1] of labels and halves (n,)."""
         fine = split_fine(images)[0].clamp(-CLIPPED, CLIPPED).numpy()
+        flat = flat_places(images).numpy()
         np.add.at(self.count, (second.astype(np.int64), labels), 1)
         for place, (half, label) in enumerate(zip(second.astype(np.int64), labels, strict=True)):
             self.fine[half, label] += fine[place]
             self.whole[half, label] += images[place].numpy()
+            self.flat[half, label] += flat[place]
+            self.level[half, label] += flat[place] * fine[place]
 
     def templates(self) -> list[Template]:
         """Of every class that has images in both halves."""
@@ -79,12 +99,32 @@ class Sums:
         )
         inner = (..., slice(BORDER, -BORDER), slice(BORDER, -BORDER)) if fine.shape[-1] > 3 * BORDER else (...,)
         coarse = split_fine(torch.from_numpy(whole.reshape(-1, *whole.shape[2:])))[1].numpy().reshape(whole.shape)
+        level = _of_flat(self.level[:, present], self.flat[:, present], count)[inner]
         return [
             _template(
-                int(label), fine[:, place], fine[:, place][inner], coarse[:, place][inner], whole[:, place].mean(axis=0)
+                int(label), fine[:, place], fine[:, place][inner], coarse[:, place][inner], level[:, place],
+                whole[:, place].mean(axis=0),
             )
             for place, label in enumerate(present)
-        ]
+        ]  # fmt: skip
+
+
+def _of_flat(
+    level: npt.NDArray[np.float32], flat: npt.NDArray[np.float32], count: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float32]:
+    """Means (2, classes, c, h, w) of the fine part where images are flat, less their median; NaN where few are."""
+    often = np.broadcast_to((flat >= MOSTLY * count).all(axis=0), level.shape)
+    mean = np.where(often, level / np.maximum(flat, 1), np.nan)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a pixel that is flat in no class has no median
+        found: npt.NDArray[np.float32] = mean - np.nan_to_num(np.nanmedian(mean, axis=1, keepdims=True))
+    return found
+
+
+def _in_common(first: npt.NDArray[np.float32], second: npt.NDArray[np.float32]) -> tuple[float, float]:
+    """Root mean square of what two patterns have in common, and their correlation."""
+    shared, size = float((first * second).mean()), float(np.sqrt((first**2).mean() * (second**2).mean()))
+    return float(np.sqrt(max(0.0, shared))), shared / max(size, 1e-12)
 
 
 def _template(
@@ -92,12 +132,14 @@ def _template(
     halves: npt.NDArray[np.float32],
     fine: npt.NDArray[np.float32],
     coarse: npt.NDArray[np.float32],
+    level: npt.NDArray[np.float32],
     pattern: npt.NDArray[np.float32],
 ) -> Template:
-    shared, size = float((fine[0] * fine[1]).mean()), float(np.sqrt((fine[0] ** 2).mean() * (fine[1] ** 2).mean()))
-    large = float(np.sqrt(max(0.0, float((coarse[0] * coarse[1]).mean()))))
-    strength = float(np.sqrt(max(0.0, shared)))
-    return Template(label, strength, strength / max(large, 1e-6), shared / max(size, 1e-12), pattern, halves)
+    strength, agreement = _in_common(fine[0], fine[1])
+    large, _ = _in_common(coarse[0], coarse[1])
+    known = np.isfinite(level).all(axis=0)
+    flat, flat_agreement = _in_common(level[0][known], level[1][known]) if known.sum() >= FEWEST_FLAT else (0.0, 0.0)
+    return Template(label, strength, strength / max(large, 1e-6), agreement, flat, flat_agreement, pattern, halves)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,4 +190,4 @@ def carriers(
 def can_be_averaged(split: DataSplit, classes: int) -> bool:
     """Whether sums of all classes' images can be kept, and images are large enough to have a fine and a coarse part."""
     image = split.batch(0, 1).pixels[0]
-    return min(image.shape[1:]) >= SMALLEST and 4 * classes * image.numel() <= MOST
+    return min(image.shape[1:]) >= SMALLEST and 7 * classes * image.numel() <= MOST

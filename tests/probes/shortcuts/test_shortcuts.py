@@ -81,7 +81,7 @@ def test_digits_of_eight_pixels_cannot_be_told(audited):
     images = (digits.images[:, None] / 16 * 255).astype(np.uint8)
     result = audited(split_of(images, digits.target.astype(np.int64)), classes=10)
     assert result.verdict == "cannot_tell"
-    assert "borders are framed, black or too few, or images smaller than 16 pixels" in result.said["cannot_tell"]
+    assert "borders are framed, black or too few, or images smaller than 28 pixels" in result.said["cannot_tell"]
 
 
 def test_all_black_images_and_classes_without_images_are_answered(audited):
