@@ -23,7 +23,7 @@ class BackdoorModelConfig(ProbeConfig):
     """Of the search for a class's smallest trigger."""
     bases: int = Field(default=120, ge=20)
     """Images that a trigger is put on, half of them to make it and half to try it: of the `clean` data, else of the
-    `eval` data, else made from the model."""
+    `eval` data, else synthetic pictures of no data."""
     most_inverted: int = Field(default=24, ge=3)
     """Classes that a trigger is searched for; of more, those with the largest margins."""
     trained: int = Field(default=2000, ge=0)

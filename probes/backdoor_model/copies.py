@@ -19,8 +19,9 @@ from audit.training.poisoning import attack_success
 from audit.training.quick import fitted
 from audit.training.recipes import standard
 from audit.training.units import batch_size_for
+from probes.backdoor_model.bases import Bases
 from probes.backdoor_model.config import BackdoorModelConfig
-from probes.backdoor_model.examination import Bases, Examination, examined
+from probes.backdoor_model.examination import Examination, examined
 from probes.backdoor_model.searches import smallest_trigger
 
 STEEPNESS, HALF = 12.0, 0.75

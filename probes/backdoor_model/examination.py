@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,27 +11,14 @@ import torch
 from torch import Tensor
 
 from audit.api import Data, Inconclusive, RunContext, Subject, Tally, Unit
+from audit.toolkit.detection import holm
+from probes.backdoor_model.bases import Bases, bases_for
 from probes.backdoor_model.config import BackdoorModelConfig
-from probes.backdoor_model.outlying import Standing, Vector, standing
-from probes.backdoor_model.searches import Trigger, ideas, margins, smallest_trigger
+from probes.backdoor_model.outlying import SIZES, Standing, Vector, standing
+from probes.backdoor_model.searches import Trigger, margins, smallest_trigger
 
-FEWEST_BASES = 20
 SMALLEST = 1e-3
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Bases:
-    """Images that triggers are put on.
-
-    Attributes:
-        pixels: (n, c, h, w).
-        labels: (n,), what the model takes them for.
-        origin: in words.
-    """
-
-    pixels: Tensor
-    labels: Tensor
-    origin: str
+FEWEST_COMPARED = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,25 +29,31 @@ class Examination:
         margin: (classes,) largest margin of each class.
         inverted: classes that a trigger was searched for.
         triggers: theirs.
-        score: (classes,) or of the inverted ones alone: logarithm of the margin, less that of the trigger's size where
-            all classes have one.
-        scored: the classes of the scores.
-        standing: of the class with the largest score; None with fewer than three.
+        by_size: the class with the smallest trigger, among those that one was searched for; None with fewer than three.
+        by_margin: the class with the largest margin.
         bases: what triggers were put on.
     """
 
     margin: Vector
     inverted: Sequence[int]
     triggers: Sequence[Trigger]
-    score: Vector
-    scored: Sequence[int]
-    standing: Standing | None
+    by_size: Standing | None
+    by_margin: Standing | None
     bases: Bases
+
+    @property
+    def standing(self) -> Standing | None:
+        """Of the class that stands out most, by either; its chance is that of both tests together."""
+        found = [one for one in (self.by_size, self.by_margin) if one is not None]
+        if not found:
+            return None
+        p = holm([one.p for one in found])
+        return replace(found[int(p.argmin())], p=float(p.min()))
 
     @property
     def candidate(self) -> int | None:
         """The class that stands out most."""
-        return None if self.standing is None else self.scored[self.standing.label]
+        return None if self.standing is None else self.standing.label
 
     def trigger_of(self, label: int) -> Trigger | None:
         """That of a class, where one was searched for."""
@@ -78,17 +71,18 @@ def examined(subject: Subject, data: Data, config: BackdoorModelConfig, ctx: Run
     Raises:
         Inconclusive: when time ended, or the model answers with NaN.
     """
-    bases = _bases(subject, data, config, ctx, name)
+    bases = bases_for(subject, data, config, ctx, name)
     margin = _margins(subject, config, ctx, name)
     order = np.argsort(-margin, kind="stable")[: config.most_inverted]
     inverted = sorted(order.tolist())
     triggers = _triggers(subject, bases, inverted, config, ctx, name)
-    logs = np.log(np.maximum(margin, SMALLEST))
-    if len(inverted) == subject.num_classes:
-        logs = logs - np.log(np.maximum([one.size for one in triggers], SMALLEST))
-    scored = list(range(subject.num_classes))
-    found = standing(logs) if len(logs) >= 3 else None
-    return Examination(margin, inverted, triggers, logs, scored, found, bases)
+    by_size = by_margin = None
+    if subject.num_classes >= FEWEST_COMPARED:
+        sizes = np.array([one.size for one in triggers], dtype=np.float64)
+        found = standing(-np.log(np.maximum(sizes, SMALLEST)), SIZES, subject.num_classes)
+        by_size = replace(found, label=inverted[found.label])
+        by_margin = standing(np.log(np.maximum(margin, SMALLEST)))
+    return Examination(margin, inverted, triggers, by_size, by_margin, bases)
 
 
 def _done(tallies: Sequence[Tally], wanted: int) -> None:
@@ -120,35 +114,6 @@ def _margins(subject: Subject, config: BackdoorModelConfig, ctx: RunContext, nam
     tallies = ctx.map(searched, units, f"margins of {name}")
     _done(tallies, len(units))
     return np.array([tally.values["margin"] for tally in tallies], dtype=np.float64)
-
-
-def _bases(subject: Subject, data: Data, config: BackdoorModelConfig, ctx: RunContext, name: str) -> Bases:
-    """Trusted images, else those to audit on, else what the model takes for its classes."""
-    for role, origin in (("clean", "trusted images"), ("eval", "images to audit on")):
-        split = data.get(role)  # type: ignore[call-overload]
-        if split is None:
-            continue
-        pixels = split.batch(0, config.bases).pixels
-        with torch.inference_mode():
-            labels = subject.logits(pixels).argmax(dim=1).cpu()
-        if len(pixels) >= FEWEST_BASES and len(labels.unique()) > 1:  # type: ignore[no-untyped-call]
-            return Bases(pixels, labels, origin)
-
-    def made(_: Unit, inner: RunContext) -> Tally:
-        labels = torch.arange(config.bases) % subject.num_classes
-        noise = torch.rand((config.bases, *subject.input_shape), generator=inner.torch_generator("noise"))
-        with subject.frozen(_seed(inner)) as model:
-            pixels = ideas(model, noise.to(subject.device), labels.to(subject.device)).cpu()
-            with torch.no_grad():
-                logits = model(pixels.to(subject.device)).float().cpu()
-        _finite(logits)
-        return Tally(arrays={"pixels": pixels.numpy(), "labels": logits.argmax(dim=1).numpy()})
-
-    tallies = ctx.map(made, [Unit(f"{name}/images", {"n": config.bases, "model": subject.digest})], "images of its own")
-    _done(tallies, 1)
-    arrays = tallies[0].arrays
-    pixels, labels = (torch.from_numpy(np.array(arrays[key])) for key in ("pixels", "labels"))
-    return Bases(pixels, labels, "images made from the model")
 
 
 def _triggers(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,56 +12,55 @@ from audit.api import Bars, Evidence, ImageGrid, ImageTile, RunContext, Table
 from audit.toolkit.detection import ALPHA
 from audit.toolkit.images import encode_png
 from probes.backdoor_model.outcome import Outcome
-from probes.backdoor_model.outlying import critical
+from probes.backdoor_model.outlying import unusual_below
 
 MOST_CLASSES, PICTURED, SIDE = 40, 4, 96
 
 
 def bars(outcome: Outcome) -> Bars:
-    """Scores, with the value from which a class stands out."""
+    """Trigger sizes, with the size below which a class stands out."""
     examination = outcome.examination
-    order = np.sort(np.argsort(-examination.score)[:MOST_CLASSES])
-    rest = np.delete(examination.score, examination.score.argmax())
-    limit = None
-    if len(rest) >= 2:
-        limit = float(rest.mean() + critical(len(examination.score), ALPHA) * rest.std(ddof=1))
-    names = [outcome.names[label] for label in order]
-    both = len(examination.inverted) == len(outcome.names)
+    sizes = np.array([one.size for one in examination.triggers], dtype=np.float64)
+    shown = sorted(np.argsort(sizes, kind="stable")[:MOST_CLASSES].tolist())
+    names = [outcome.names[examination.inverted[place]] for place in shown]
+    limit = unusual_below(sizes, ALPHA) if examination.by_size is not None else None
     return Bars(
         id="classes",
-        title="How far classes can be preferred",
-        caption="Logarithm of the largest margin that a search reaches for the class"
-        + (", less that of its smallest trigger's size" if both else "")
-        + ". A backdoor's target stands out; above the line with less than one chance in a hundred, for this number of "
-        "classes of one normal law.",
-        alt="; ".join(f"{name} {value:.2f}" for name, value in zip(names, examination.score[order], strict=True)),
-        value_label="score",
+        title="The smallest trigger of each class",
+        caption="Pixels that the smallest trigger covers that leads images of other classes to the class. A backdoor's "
+        "target needs far fewer than others; fewer than the line with less than one chance in a hundred, for this "
+        "number of classes of one normal law of logarithms.",
+        alt="; ".join(f"{name} {sizes[place]:.1f}" for name, place in zip(names, shown, strict=True)),
+        value_label="pixels",
         labels=tuple(names),
-        values=tuple(float(value) for value in examination.score[order]),
+        values=tuple(float(sizes[place]) for place in shown),
         reference=limit,
         reference_label="1 % of chance" if limit is not None else "",
     )
 
 
 def table(outcome: Outcome) -> Table:
-    """Class by class."""
+    """Class by class: those with triggers, and of the others those with the largest margins."""
     examination = outcome.examination
+    order = np.argsort(-examination.margin, kind="stable").tolist()
+    order.sort(key=lambda label: trigger.size if (trigger := examination.trigger_of(label)) else math.inf)
     rows = []
-    for label in np.argsort(-examination.score)[:MOST_CLASSES].tolist():
+    for label in order[:MOST_CLASSES]:
         trigger = examination.trigger_of(label)
         rows.append((
-            outcome.names[label], round(float(examination.margin[label]), 2), round(float(examination.score[label]), 2),
+            outcome.names[label],
             round(trigger.size, 1) if trigger else None,
             f"{trigger.hits} of {trigger.n}" if trigger else None,
+            round(float(examination.margin[label]), 2),
         ))  # fmt: skip
     return Table(
         id="searches",
         title="What searches reached",
-        caption="Largest margin over all other classes; score; size in pixels of the smallest trigger that leads "
-        "images "
-        "of other classes there, and how many images that it was not made on it leads there.",
-        alt=f"{len(rows)} classes with margins and triggers.",
-        columns=("class", "margin", "score", "trigger size", "led there"),
+        caption="Size in pixels of the smallest trigger that leads images of other classes to the class, how many "
+        f"{examination.bases.origin} that it was not made on it leads there, and the largest margin over all other "
+        "classes.",
+        alt=f"{len(rows)} classes with triggers and margins.",
+        columns=("class", "trigger size", "led there", "largest margin"),
         rows=tuple(rows),
     )
 

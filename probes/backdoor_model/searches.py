@@ -1,8 +1,8 @@
-"""Searches through a model: how far a class can be preferred, images that it takes for a class, and small triggers.
+"""Searches through a model: how far a class can be preferred, images bent towards a class, and small triggers.
 
 Source: margins, Wang et al. 2024, MM-BD, arXiv 2205.06900; triggers, Wang et al. 2019, Neural Cleanse, IEEE S&P.
-Differs from source: triggers are made on one half of the images and tried on the other; without images the model's own
-ideas of its classes serve; the weight of a trigger's size moves by halves as soon as four steps agree.
+Differs from source: triggers are made on one half of the images and tried on the other; the weight of a trigger's size
+moves by halves as soon as four steps agree.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, cross_entropy, one_hot, pad
+from torch.nn.functional import cross_entropy, one_hot
 
 from audit.api import Inconclusive
 
-MARGIN_RATE, IDEA_RATE, TRIGGER_RATE = 0.02, 0.05, 0.1
-IDEA_STEPS, CONFIDENT = 60, 0.95
-GOAL = 0.98
+MARGIN_RATE, BENDING_RATE, TRIGGER_RATE = 0.02, 0.02, 0.1
+BENDING_STEPS, CONFIDENT = 60, 0.5
+GOAL = 0.95
 """Share of the images that a trigger is made on which it must lead to its class."""
 MOVED, PATIENCE = 1.5, 4
 FIRST_WEIGHT = 0.01
@@ -65,12 +65,11 @@ def _margin(logits: Tensor, label: int) -> Tensor:
     return logits[:, label] - logits.masked_fill(own, -torch.inf).amax(dim=1)
 
 
-def ideas(model: nn.Module, noise: Tensor, labels: Tensor) -> Tensor:
-    """Images (n, c, h, w) that the model takes for the labels (n,), begun at smoothed noise in [0, 1]."""
-    smooth = (avg_pool2d(pad(noise, (1, 1, 1, 1), mode="replicate"), 3, stride=1) - 0.5) * 1.5 + 0.5
-    images = smooth.clamp(0, 1).requires_grad_(True)
-    optimizer = torch.optim.Adam([images], lr=IDEA_RATE)
-    for _ in range(IDEA_STEPS):
+def led_to(model: nn.Module, begun: Tensor, labels: Tensor) -> Tensor:
+    """Images (n, c, h, w) in [0, 1] bent until the model takes them for the labels (n,), and no further."""
+    images = begun.clone().requires_grad_(True)
+    optimizer = torch.optim.Adam([images], lr=BENDING_RATE)
+    for _ in range(BENDING_STEPS):
         optimizer.zero_grad()
         losses = cross_entropy(model(images).float(), labels, reduction="none")
         unsure = losses.detach() > -torch.log(torch.tensor(CONFIDENT))

@@ -19,9 +19,11 @@ from audit.poisons.by_name import recipe_of
 from audit.poisons.planting import plant
 from audit.training.quick import QuickNet
 from probes.backdoor_model import BackdoorModelConfig, backdoor_model
+from probes.backdoor_model.bases import of_all_classes
 from probes.backdoor_model.copies import Cornered
-from probes.backdoor_model.outlying import critical, standing
-from probes.backdoor_model.searches import ideas, margins, smallest_trigger
+from probes.backdoor_model.outlying import SIZES, critical, standing, unusual_below
+from probes.backdoor_model.pictures import pictures
+from probes.backdoor_model.searches import led_to, margins, smallest_trigger
 from tests.splits import array_split
 
 
@@ -108,6 +110,7 @@ def test_its_cleanly_trained_twin_is_not(audited):
     assert all(control.passed for control in result.found.controls)
 
 
+@pytest.mark.slow
 def test_with_training_data_copies_show_that_a_backdoor_would_be_found(audited):
     result = audited(victim(1), {"train": replace(digits(0), role="train"), "clean": replace(digits(1), role="clean")},
                      epochs=6)  # fmt: skip
@@ -152,10 +155,33 @@ def test_without_gradients_it_is_skipped():
     assert missing_need(backdoor_model, subject, {}).code == "no_access"
 
 
-def test_the_p_value_is_uniform_where_all_classes_are_of_one_law():
+@pytest.mark.parametrize("classes", [3, 10, 43])
+def test_the_p_value_is_uniform_where_all_classes_are_of_one_law(classes):
     rng = np.random.default_rng(0)
-    values = [standing(rng.standard_normal(10)).p for _ in range(500)]
+    values = [standing(rng.standard_normal(classes)).p for _ in range(500)]
     assert kstest(values, "uniform").pvalue > 0.01
+
+
+@pytest.mark.parametrize("classes", [3, 10, 43])
+def test_the_p_value_of_sizes_is_uniform_where_models_differ_as_the_reference_models_do(classes):
+    rng = np.random.default_rng(1)
+    spreads = SIZES.spread * np.sqrt(SIZES.weight / rng.chisquare(SIZES.weight, 500))
+    values = [standing(3 + spread * rng.standard_normal(classes), SIZES).p for spread in spreads]
+    assert kstest(values, "uniform").pvalue > 0.01
+
+
+def test_a_class_chosen_from_many_must_stand_out_from_all():
+    values = np.concatenate([np.linspace(-1, 1, 23), [4.0]])
+    assert standing(values, among=240).p == pytest.approx(10 * standing(values).p)
+
+
+def test_the_drawn_limit_is_where_the_p_value_falls_below_the_level():
+    sizes = np.array([20.0, 15.0, 25.0, 30.0, 18.0, 22.0, 21.0, 17.0, 24.0, 1.0])
+    limit = unusual_below(sizes, 0.01)
+    for factor, significant in ((0.97, True), (1.03, False)):
+        sizes[-1] = limit * factor
+        assert (standing(-np.log(sizes), SIZES).p < 0.01) is significant
+    assert unusual_below(sizes[:2], 0.01) is None
 
 
 @pytest.mark.parametrize("classes", [8, 10, 43, 100])
@@ -190,13 +216,36 @@ def test_a_planted_corner_is_found_as_the_smallest_trigger():
     assert int(found.mask.argmax()) == 63
 
 
-def test_ideas_of_a_model_are_of_the_classes_asked_for():
+def test_images_are_bent_to_the_classes_asked_for():
     net = trained(digits(0), 2, epochs=4)
     labels = torch.arange(20) % 10
-    found = ideas(net, torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0)), labels)
+    found = led_to(net, torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0)), labels)
     assert (net(found).argmax(dim=1) == labels).float().mean() > 0.8
     assert float(found.min()) >= 0
     assert float(found.max()) <= 1
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 8, 8), (2, 5, 9), (3, 32, 32)])
+def test_pictures_fill_their_shape_and_range(shape):
+    found = pictures(20, shape, torch.Generator().manual_seed(0))
+    assert found.shape == (20, *shape)
+    assert 0 <= float(found.min()) < float(found.max()) <= 1
+    assert torch.equal(found, pictures(20, shape, torch.Generator().manual_seed(0)))
+
+
+def test_pictures_fall_off_with_frequency_as_natural_images_do():
+    """Amplitude about 1/f (Field 1987): of four times the frequency a quarter, within a factor of two."""
+    found = torch.fft.rfft2(pictures(400, (1, 32, 32), torch.Generator().manual_seed(0))[:, 0]).abs().mean(dim=0)
+    low, high = float(found[2, 0] + found[0, 2]), float(found[8, 0] + found[0, 8])
+    assert 2 < low / high < 8
+
+
+def test_pictures_are_found_for_all_classes_of_a_model():
+    net = trained(digits(0), 2, epochs=4)
+    pixels, labels = of_all_classes(net, subject_of(net), 60, torch.Generator().manual_seed(0))
+    assert pixels.shape == (60, 1, 8, 8)
+    assert torch.equal(labels, net(pixels).argmax(dim=1))
+    assert np.bincount(labels, minlength=10).min() >= 4
 
 
 @pytest.mark.slow
