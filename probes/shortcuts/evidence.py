@@ -39,8 +39,8 @@ FINE, FINE_RATIO, AGREEMENT = 1.2 / 255, 0.16, 0.3
 RATIO_SIDE = 32
 """Pixels across, of images below which a drawing's fine part is larger: by the square, as it is a second difference."""
 FLAT = 1.0 / 255
-"""Strength of a fine pattern where images are flat; clean sets and shams had 0.5 at most, digits of a bold pen 0.9 (of
-40 such sets), noise of 8/255 from 1.4 and noise of 4/255 from 0.7."""
+"""Strength of a fine pattern where images are flat; clean sets and shams had 0.5 at most, digits of a bold pen 0.9 (two
+of 20 such sets were beyond 0.7), noise of 8/255 from 1.4 and noise of 4/255 from 0.7."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

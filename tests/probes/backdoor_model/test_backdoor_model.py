@@ -34,19 +34,20 @@ def digits(part):
     return array_split(images[rows], data.target[rows].astype(np.int64))
 
 
-def trained(split, seed, epochs=12):
+def trained(split, seed, epochs=12, batch_size=32, width=8):
     """A small network, by the plainest loop there is."""
+    channels, side = split.batch(0, 1).pixels.shape[1:3]
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        net = QuickNet(1, 8, 10, width=8)
+        net = QuickNet(channels, side, 10, width)
     batch = split.batch(0, len(split))
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-2)
-    steps = epochs * -(-len(batch.labels) // 32)
+    steps = epochs * -(-len(batch.labels) // batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=steps)
     net.train()
     for _ in range(epochs):
-        for rows in torch.randperm(len(batch.labels), generator=generator).split(32):
+        for rows in torch.randperm(len(batch.labels), generator=generator).split(batch_size):
             optimizer.zero_grad()
             nn.functional.cross_entropy(net(batch.pixels[rows]), batch.labels[rows]).backward()
             optimizer.step()

@@ -12,35 +12,16 @@ from audit.loading.preprocess import Geometry
 from audit.poisons.by_name import recipe_of
 from audit.poisons.planting import plant
 from audit.testing import run_probe
-from audit.training.quick import QuickNet
 from probes.backdoor_model import backdoor_model
+from tests.probes.backdoor_model.test_backdoor_model import trained
 
 CIFAR = Path(__file__).parents[4] / "shared/data/cifar10/train.parquet"
-IMAGES, EPOCHS = 5000, 12
+IMAGES = 5000
 pytestmark = [
     pytest.mark.shared,
     pytest.mark.slow,
     pytest.mark.skipif(not CIFAR.is_file(), reason="the real images are not beside the project"),
 ]
-
-
-def trained(split, seed):
-    """A small network, by the plainest loop there is, in a minute."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        net = QuickNet(3, 32, 10)
-    batch = split.batch(0, len(split))
-    generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-2)
-    steps = EPOCHS * -(-len(batch.labels) // 64)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=steps)
-    for _ in range(EPOCHS):
-        for rows in torch.randperm(len(batch.labels), generator=generator).split(64):
-            optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(net(batch.pixels[rows]), batch.labels[rows]).backward()
-            optimizer.step()
-            schedule.step()
-    return net.eval().requires_grad_(False)
 
 
 @pytest.fixture
@@ -50,7 +31,7 @@ def verdict(tmp_path):
         if target is not None:
             recipe = recipe_of("badnets", target=target)
             split = plant(split, recipe, 10, np.random.default_rng(seed)).split
-        net = trained(split, seed)
+        net = trained(split, seed, batch_size=64, width=16)
         subject = Subject(net, "net", 10, (), (3, 32, 32), torch.device("cpu"), f"net-{seed}-{target}")
         (note,) = [note for note in run_probe(backdoor_model, tmp_path, subject, {}).diagnostics if note.conclusion]
         return note.text
