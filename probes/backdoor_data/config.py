@@ -26,8 +26,8 @@ GAIN = 0.4
 """Log-likelihood that a second Gaussian must add per image of a class. CIFAR-10's own classes gave at most 0.26;
 digits' up to 0.5, in clusters of 20 images; triggers that a network had learned on CIFAR-10 0.58 and more."""
 FAR_APART = 0.8
-"""Gain from which on a cluster that contradicts its label is suspicious even where nothing confirms it. A cluster of 18
-digits had 0.5 by nature."""
+"""Gain from which on a cluster that contradicts its label is suspicious where it is too small for retraining to speak
+for or against it. A cluster of 18 digits had 0.5 by nature."""
 TRANSFER = 0.5
 """Share of images of other classes that must follow a group's residual to its class."""
 COMPARED = 0.3
@@ -59,7 +59,8 @@ class BackdoorDataConfig(ProbeConfig):
     targets: int = Field(default=200, ge=50)
     """Images of other classes that a residual is added to."""
     retrained: int = Field(default=1, ge=0)
-    """Clusters against their labels, and without a residual that transfers, for which two networks each are trained."""
+    """Clusters far apart and against their labels, without a residual that transfers, for which two networks each are
+    trained."""
     controls: int = Field(default=99, ge=99)
     """Control residuals for each group that is tested."""
     bootstrap: int = Field(default=199, ge=99)

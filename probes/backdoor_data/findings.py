@@ -65,10 +65,11 @@ class Finding:
         """What it comes to."""
         if self.transferred:
             return Found.DETECTED
-        if self.taught is not None and self.taught.strong:
-            return Found.SUSPICIOUS
         acts = self.p is not None and self.p <= ALPHA and self.transfer.notable
-        odd = self.contradicted and (self.place is not None or self.gain >= FAR_APART)
+        if self.taught is not None:
+            odd = self.taught.strong
+        else:
+            odd = self.contradicted and (self.place is not None or self.gain >= FAR_APART)
         return Found.SUSPICIOUS if odd or acts else Found.NOT_DETECTED
 
     @property

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from audit.api import DataSplit, RunContext
-from probes.backdoor_data.config import BackdoorDataConfig
+from probes.backdoor_data.config import GAIN, BackdoorDataConfig
 from probes.backdoor_data.findings import Finding
 from probes.backdoor_data.samples import Samples
 from probes.backdoor_data.taught import FEWEST_KEPT, taught
@@ -18,7 +18,8 @@ def retrained(
 ) -> list[Finding]:  # fmt: skip
     """The findings, the first of them that need it with what retraining says; none does where a residual transferred.
 
-    Clusters with images of another content come first, those with the most significant contradiction before others.
+    Clusters that stand far apart are asked about, those with the most significant contradiction before others. Natural
+    parts of a class do not: half of the ones of scikit-learn's digits teach one another, with gains of 0.2 to 0.3.
 
     Raises:
         Inconclusive: `budget` when time ended before.
@@ -28,7 +29,7 @@ def retrained(
     waiting = [
         place
         for place, found in enumerate(findings)
-        if found.place is None and not found.transferred and found.contradicted and len(found.rows) >= 2 * FEWEST_KEPT
+        if found.place is None and found.gain >= GAIN and found.contradicted and len(found.rows) >= 2 * FEWEST_KEPT
     ]
     waiting.sort(key=lambda place: findings[place].agreement.p)
     made = list(findings)
