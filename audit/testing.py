@@ -28,7 +28,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from audit.api import DataSplit, Probe, Role, Subject
+from audit.api import DataSplit, Probe, ProbeConfig, Role, Subject
 from audit.engine.budget import Budget
 from audit.engine.plan import Step, missing_need
 from audit.engine.run import run_step
@@ -115,17 +115,18 @@ def run_probe(
     subject: Subject,
     data: dict[Role, DataSplit],
     *,
+    config: ProbeConfig | None = None,
     seed: int = 0,
     budget: Budget | None = None,
     stop: threading.Event | None = None,
 ) -> ProbeResult:
-    """The probe's result under its default settings, by the engine's own path.
+    """The probe's result under its default or other settings, by the engine's own path.
 
     Raises:
         Interrupted: when `stop` was set.
     """
     session = Session(subject, data, RunStore(folder), seed, budget or Budget(), stop=stop or threading.Event())
-    step = Step(probe, probe.config(), 0.0, missing_need(probe, subject, data))
+    step = Step(probe, config or probe.config(), 0.0, missing_need(probe, subject, data))
     return run_step(step, session, session.budget)[0]
 
 

@@ -11,7 +11,7 @@ from audit.poisons.by_name import recipe_of
 from audit.testing import run_probe
 from audit.training.quick import QuickNet
 from fixtures import poisoned
-from probes.backdoor_data import backdoor_data
+from probes.backdoor_data import BackdoorDataConfig, backdoor_data
 from probes.label_noise import label_noise
 from probes.shortcuts import shortcuts
 from probes.shortcuts.evidence import evidence_of
@@ -20,6 +20,8 @@ from probes.shortcuts.traces import traces_of
 
 TO_FIND = ("cuda", "cuda-half", "class-noise", "class-patch")
 SILENT = ("universal-blur", "brightness", "clean", "biased")
+WITHOUT_CANARIES = BackdoorDataConfig(canaries=())
+CLEAN = poisoned.PoisonedSet("", "backdoor-data")
 PROBES = {"shortcuts": shortcuts, "backdoor-data": backdoor_data, "label-noise": label_noise}
 
 
@@ -49,9 +51,9 @@ def test_shortcuts_of_digits_of_twenty_seeds(name):
 
 @pytest.fixture
 def verdict(tmp_path):
-    def of(name, with_trusted=False):
-        one = poisoned.SETS[name]
-        split = poisoned.planted(one).split
+    def of(name, with_trusted=False, seed=0, **settings):
+        one = poisoned.SETS.get(name, CLEAN)
+        split = poisoned.planted(one, seed).split
         shape = tuple(split.batch(0, 1).pixels.shape[1:])
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
@@ -60,7 +62,7 @@ def verdict(tmp_path):
         data = {"train": split}
         if with_trusted:
             data["clean"] = poisoned.trusted(one)
-        result = run_probe(PROBES[one.probe], tmp_path, subject, data)
+        result = run_probe(PROBES[one.probe], tmp_path / f"{name}-{seed}", subject, data, **settings)
         (note,) = [note for note in result.diagnostics if note.conclusion]
         return note.text
 
@@ -89,13 +91,25 @@ def test_backdoors_are_named_with_their_target_and_share(verdict, name):
     "name",
     [
         "universal-blur", "brightness", "clean", "biased",
-        pytest.param("random-patch", marks=pytest.mark.xfail(strict=True,
-            reason="backdoor-data suspects a natural cluster of 8 x 8 digits, in a network that hardly knows them"
-        )),
+        "random-patch",
     ],
 )  # fmt: skip
 def test_shams_and_clean_sets_are_not_called_poisoned(verdict, name):
     assert not verdict(name).startswith(("DETECTED", "SUSPICIOUS"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "expected"), [
+    ("badnets", r"labelled '6'"), ("blended", r"labelled '2'"), ("random-patch", None), ("clean 8x8", None),
+])  # fmt: skip
+def test_backdoors_in_digits_of_twenty_seeds(verdict, name, expected):
+    """Seeds that no limit was chosen on; 0 to 14 were looked at for some."""
+    texts = [verdict(name, seed=seed, config=WITHOUT_CANARIES) for seed in range(300, 320)]
+    alarms = [text for text in texts if text.startswith(("DETECTED", "SUSPICIOUS"))]
+    if expected is None:
+        assert len(alarms) <= 1
+    else:
+        assert sum(bool(re.search(expected, text)) for text in alarms) >= 19
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from audit.api import FloatArray, IntArray
 from audit.toolkit.detection import ALPHA, holm
 from probes.backdoor_data.clusters import Cluster, Splits, separate
-from probes.backdoor_data.config import CONTRADICTION, BackdoorDataConfig
+from probes.backdoor_data.config import CONTRADICTION, FEWEST_CARRIERS, BackdoorDataConfig
 from probes.backdoor_data.content import Agreement, Content, agreement
 from probes.backdoor_data.findings import Finding
 from probes.backdoor_data.network import Network
@@ -60,6 +61,19 @@ def planted_tiles(samples: Samples, rng: np.random.Generator) -> list[Tile]:
     return found
 
 
+def carried(tiles: Sequence[Tile], count: int) -> list[Cluster]:
+    """The carriers of tiles among the first samples, as clusters without a gain: they may share more than that.
+
+    A faint pattern over whole images repeats exactly where images are black, and such a part of it does nothing.
+    """
+    found = []
+    for tile in tiles:
+        rows = tile.group.carriers[tile.group.carriers < count]
+        if len(rows) >= FEWEST_CARRIERS:
+            found.append(Cluster(tile.group.label, rows, math.nan, math.nan, tile.agreement))
+    return found
+
+
 def clusters_of(samples: Samples, features: FloatArray, config: BackdoorDataConfig, rng: np.random.Generator) -> Splits:
     """Clusters that stand apart within their classes."""
     content = Content.of(samples.images, samples.labels, samples.classes)
@@ -89,7 +103,8 @@ def examined(
     usable = bool(logits.isfinite().all() and features.isfinite().all())
     splits = clusters_of(samples, features.numpy(), config, streams("clusters")) if usable else None
     clusters = splits.clusters if splits is not None else []
-    count = controls_for(networks * (len(tiles) + len(clusters)), config.controls)
+    carriers = carried(tiles, len(samples)) if splits is not None else []
+    count = controls_for(networks * (len(tiles) + len(carriers) + len(clusters)), config.controls)
     suspected = [*(tile.group.carriers for tile in tiles), *(cluster.rows for cluster in clusters)]
 
     def targets(label: int, name: str) -> Tensor:
@@ -102,9 +117,9 @@ def examined(
     for tile in tiles:
         name = f"tile/{tile.group.top}-{tile.group.left}-{tile.group.side}-{tile.group.label}"
         found.append(tile_tested(network, whole, tile, targets(tile.group.label, name), count, streams(name)))
-    for cluster in clusters:
+    for place, cluster in enumerate([*carriers, *clusters]):
         assert splits is not None
-        name = f"cluster/{cluster.label}"
+        name = f"carriers/{place}" if place < len(carriers) else f"cluster/{cluster.label}"
         asked = targets(cluster.label, name)
         found.append(cluster_tested(network, samples, splits, cluster, asked, count, config.candidates, streams(name)))
     gains = splits.gains if splits is not None else np.full(samples.classes, np.nan)

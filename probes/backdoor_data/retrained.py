@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from audit.api import DataSplit, RunContext
-from probes.backdoor_data.config import GAIN, BackdoorDataConfig
+from probes.backdoor_data.config import FOREIGN, GAIN, BackdoorDataConfig
 from probes.backdoor_data.findings import Finding
 from probes.backdoor_data.samples import Samples
 from probes.backdoor_data.taught import FEWEST_KEPT, taught
@@ -18,8 +18,8 @@ def retrained(
 ) -> list[Finding]:  # fmt: skip
     """The findings, the first of them that need it with what retraining says; none does where a residual transferred.
 
-    Clusters that stand far apart are asked about, those with the most significant contradiction before others. Natural
-    parts of a class do not: half of the ones of scikit-learn's digits teach one another, with gains of 0.2 to 0.3.
+    Of clusters that contradict their labels and stand far apart, or contradict them as much as other classes' images
+    would, those with the most significant contradiction come first.
 
     Raises:
         Inconclusive: `budget` when time ended before.
@@ -29,7 +29,7 @@ def retrained(
     waiting = [
         place
         for place, found in enumerate(findings)
-        if found.place is None and found.gain >= GAIN and found.contradicted and len(found.rows) >= 2 * FEWEST_KEPT
+        if found.place is None and len(found.rows) >= 2 * FEWEST_KEPT and _odd(found)
     ]
     waiting.sort(key=lambda place: findings[place].agreement.p)
     made = list(findings)
@@ -38,3 +38,8 @@ def retrained(
         key = f"{name}-{found.network}-{found.label}"
         made[place] = replace(found, taught=taught(split, samples, found.rows, found.label, config.epochs, ctx, key))
     return made
+
+
+def _odd(found: Finding) -> bool:
+    """Whether it is more than a style: half of the ones of scikit-learn's digits teach one another by nature."""
+    return found.contradicted and (found.gain >= GAIN or found.agreement.contradiction >= FOREIGN)

@@ -21,7 +21,7 @@ from audit.training.config import TrainingConfig
 from audit.training.quick import fitted, quick_net
 from audit.training.recipes import standard
 from audit.training.units import batch_size_for
-from probes.backdoor_data.config import TAUGHT
+from probes.backdoor_data.config import TAUGHT, epochs_for
 from probes.backdoor_data.network import Network, own
 from probes.backdoor_data.samples import Samples
 
@@ -62,9 +62,9 @@ class Taught:
         return apart and lower_limit(self.shown, self.n) > upper_limit(self.unshown, self.n)
 
 
-def training_config(images: int, epochs: int) -> TrainingConfig:
-    """Of every network that the probe trains."""
-    return TrainingConfig(epochs=epochs, batch_size=batch_size_for(images))
+def training_config(images: int, pixels: int, epochs: int) -> TrainingConfig:
+    """Of every network that the probe trains on so many images of so many pixels."""
+    return TrainingConfig(epochs=epochs_for(images, pixels, epochs), batch_size=batch_size_for(images))
 
 
 def trained(split: DataSplit, classes: int, epochs: int, ctx: RunContext, name: str) -> Network:
@@ -73,7 +73,8 @@ def trained(split: DataSplit, classes: int, epochs: int, ctx: RunContext, name: 
     Raises:
         Inconclusive: `budget` when time ended before.
     """
-    config = training_config(len(split), epochs)
+    _, height, width = split.take([0]).pixels.shape[1:]
+    config = training_config(len(split), height * width, epochs)
     net = quick_net(split, classes, ctx, f"backdoor-data/{name}")
     return own(fitted(standard(net, split, config, name), ctx), ctx.device)
 

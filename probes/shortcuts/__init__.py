@@ -14,7 +14,7 @@ from probes.shortcuts.figures import bars, pictures, suspects, table
 from probes.shortcuts.filters import gains
 from probes.shortcuts.images import look
 from probes.shortcuts.outcome import Outcome, conclude, measurements
-from probes.shortcuts.study import behaviour, evidence_in, follow_measurements, marked
+from probes.shortcuts.study import behaviour, evidence_in, follow_measurements, marked, trusted_traces
 
 __all__ = ["ShortcutsConfig", "shortcuts"]
 
@@ -85,7 +85,8 @@ __all__ = ["ShortcutsConfig", "shortcuts"]
     "first trace.",
     limits=[
         "Filters weaker than CUDA's, and those on less than the planted fractions, may be missed.",
-        "Borders that were cropped or framed tell nothing; texture alone finds filters of about half of the images.",
+        "Borders that were cropped or framed tell nothing; texture alone, or spectra against those of trusted images, "
+        "find filters of about half of the images.",
         "Poison made by optimisation for single images (not for classes) is not looked for, and triggers are not: see "
         "backdoor-data.",
         "Classes that differ in nature by texture alone, as kinds of cloth do, raise suspicion.",
@@ -97,6 +98,7 @@ __all__ = ["ShortcutsConfig", "shortcuts"]
         "Zhu et al. 2024, Detection and Defense of Unlearnable Examples, arXiv 2312.08898",
         "Ledoit & Wolf 2004, Journal of Multivariate Analysis 88(2), doi:10.1016/S0047-259X(03)00096-4",
         "Holm 1979, Scandinavian Journal of Statistics 6(2)",
+        "Westfall & Young 1993, Resampling-Based Multiple Testing, Wiley",
     ],
     cost=cost,
 )
@@ -110,15 +112,17 @@ def shortcuts(subject: Subject, data: Data, config: ShortcutsConfig, ctx: RunCon
     n = len(seen.traces.edge)
     labels: IntArray = split.labels[split.order[:n]]
     yield own_images(ctx)
-    evidence = evidence_in(seen, data, labels, classes, ctx)
+    theirs = trusted_traces(data, ctx)
+    evidence = evidence_in(seen, theirs, data, labels, classes, ctx)
     base = min(n, config.canary_samples)
     some = seen.traces.of(np.arange(base))
     powers = power(split, some, labels[:base], classes, config, ctx)
     if not evidence.alarm:
         sham = shams_stay_silent(split, some, labels[:base], classes, ctx)
         yield from [sham] if sham is not None else []
-    found = gains(seen.traces, labels, marked(evidence, classes))
-    follows, trusted = behaviour(subject, data, seen, evidence, found, config, ctx)
+    known = [one.gain for one in evidence.referenced]
+    found = gains(seen.traces, labels, marked(evidence, classes), known)
+    follows, trusted = behaviour(subject, data, seen, theirs, evidence, found, config, ctx)
     small = int((np.bincount(labels, minlength=classes) < FEWEST_OF_CLASS).sum())
     outcome = Outcome(names, evidence, found, follows, trusted, powers)
     if small:

@@ -17,6 +17,7 @@ from audit.api import IntArray
 from audit.toolkit.detection import ALPHA
 from probes.shortcuts.border import Peak, peaks
 from probes.shortcuts.gap import Gap, gap
+from probes.shortcuts.reference import Compared, alarming
 from probes.shortcuts.templates import Carriers, Template
 from probes.shortcuts.traces import Traces
 
@@ -54,6 +55,7 @@ class Evidence:
         gap: of texture and content.
         templates: of the classes that could be averaged.
         carried: of the classes with a fine pattern of their own, how many images carry it.
+        compared: of the classes that trusted images were given of.
     """
 
     labels: IntArray
@@ -62,6 +64,7 @@ class Evidence:
     gap: Gap
     templates: list[Template]
     carried: list[Carriers] = field(default_factory=list)
+    compared: list[Compared] = field(default_factory=list)
 
     @property
     def peaked(self) -> list[Peak]:
@@ -98,9 +101,14 @@ class Evidence:
         return [template for template in self.templates if _is_pattern(template)]
 
     @property
+    def referenced(self) -> list[Compared]:
+        """Classes with a filter of their own, by comparison with trusted images."""
+        return alarming(self.compared)
+
+    @property
     def alarm(self) -> bool:
         """Whether anything is too much to be chance and nature."""
-        return bool(self.peaked or self.textured or self.patterned)
+        return bool(self.peaked or self.textured or self.patterned or self.referenced)
 
     @property
     def judged(self) -> tuple[bool, bool]:

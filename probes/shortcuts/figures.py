@@ -36,19 +36,21 @@ def table(outcome: Outcome) -> Table:
     gap, labels, level = outcome.evidence.gap, outcome.evidence.labels, outcome.evidence.traces.level
     templates = {template.label: template for template in outcome.evidence.templates}
     gains = {gain.label: gain for gain in outcome.gains}
+    trusted = {one.gain.label: one for one in outcome.evidence.compared}
     rows = []
     for peak in sorted(outcome.evidence.peaks, key=lambda peak: peak.p_adjusted)[:MOST_CLASSES]:
         mine = labels == peak.label
         if not mine.any():
             continue
-        template, gain = templates.get(peak.label), gains.get(peak.label)
+        template, gain, other = templates.get(peak.label), gains.get(peak.label), trusted.get(peak.label)
         rows.append((
             outcome.names[peak.label], int(mine.sum()), peak.side or "framed",
             round(peak.shift, 2) if peak.side else None, f"{peak.p_adjusted:.2g}" if peak.side else None,
             f"{peak.share:.1%}" if peak.side else None, f"{gap.texture[mine].mean():.0%}",
             f"{gap.content[mine].mean():.0%}", f"{(level[mine, 0] >= 1).mean():.0%}",
             round(template.fine * 255, 2) if template else None,
-            f"{gain.explained:.0%}" if gain is not None and gain.against == "own" else None,
+            f"{gain.explained:.0%}" if gain is not None and gain.against != "all" else None,
+            f"{other.p:.2g}" if other else None, f"{other.share:.0%}" if other and other.filtered else None,
         ))  # fmt: skip
     return Table(
         id="classes",
@@ -57,11 +59,13 @@ def table(outcome: Outcome) -> Table:
         "densities were smooth (adjusted for all classes, Holm), and the estimated share of images in it. Texture and "
         "content: how often a discriminant on either names the label. At the top: images that use the highest level, "
         "as those do that were scaled to it. Fine pattern: in grey levels. Filter: how much of the difference between "
-        "marked and other images of the class a 3 x 3 filter explains.",
+        "marked and other images of the class, or trusted ones, a 3 x 3 filter explains. Against trusted: the chance "
+        "of spectra as different if trusted images could be exchanged for these (adjusted for all classes and bins), "
+        "and the share of images beyond nearly all trusted ones, where a filter explains the difference.",
         alt=f"{len(rows)} classes with what their borders, textures, contents and patterns show.",
         columns=(
             "class", "images", "side", "shift", "p", "share", "by texture", "by content", "at the top", "fine pattern",
-            "filter explains",
+            "filter explains", "p against trusted", "share against trusted",
         ),
         rows=tuple(rows),
     )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -34,7 +34,8 @@ class Gain:
         label: the class.
         rows: (n,) which images have it.
         log_power: (50,) by which the power of each bin of frequency differs, in logarithms.
-        against: `own` where the class's other images were compared, `all` where hardly any is left.
+        against: `own` where the class's other images were compared, `all` where hardly any is left, `trusted` where
+            trusted ones were given.
         taps: (3, 3) the filter over no border that fits it best, largest tap 1; turned as borders suggest, since a turn
             by 180 degrees leaves the power as it is.
         explained: share of the differences between bins that the filter explains.
@@ -48,12 +49,16 @@ class Gain:
     explained: float
 
 
-def gains(traces: Traces, labels: npt.NDArray[np.int64], marked: Mapping[int, Mask]) -> list[Gain]:
+def gains(
+    traces: Traces, labels: npt.NDArray[np.int64], marked: Mapping[int, Mask], known: Sequence[Gain] = ()
+) -> list[Gain]:
     """Of the classes that are marked: of their marked images (n,) against their others.
 
-    Where these are few, against what filters like CUDA's leave of all marked classes' images on average.
+    Where these are few, against what filters like CUDA's leave of all marked classes' images on average. What
+    comparison with trusted images made known is taken as it is.
     """
-    found, whole = [], {}
+    found, whole = list(known), {}
+    marked = {label: rows for label, rows in marked.items() if label not in {gain.label for gain in known}}
     for label, rows in marked.items():
         others = (labels == label) & ~rows
         if rows.sum() < FEWEST:

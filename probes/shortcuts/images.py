@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from audit.api import DataSplit, ImageSource, IntArray, RunContext, Tally, Unit
+from audit.api import DataSplit, ImageSource, IntArray, Role, RunContext, Tally, Unit
 from audit.api.data import StoredSource
 from audit.poisons.planting import as_bytes
 from audit.poisons.recipe import Recipe
@@ -44,34 +44,40 @@ class Seen:
 
     Attributes:
         traces: of the first images of the split.
-        one_size: whether all are of one size, and small enough for a network to be shown them as they are.
+        size: (c, h, w) of all of them; None where they differ.
     """
 
     traces: Traces
-    one_size: bool
+    size: tuple[int, ...] | None
+
+    @property
+    def one_size(self) -> bool:
+        """Whether all are of one size, and small enough for a network to be shown them as they are."""
+        return self.size is not None and max(self.size[1:]) <= LARGEST
 
     def split(self, split: DataSplit) -> DataSplit:
         """The split with images as they are stored, where a network can take them; else as the subject sees them."""
         return replace(split, source=StoredImages(split.source)) if self.one_size else split
 
 
-def look(split: DataSplit, n: int, ctx: RunContext) -> Seen | None:
+def look(split: DataSplit, n: int, ctx: RunContext, role: Role = "train") -> Seen | None:
     """The traces of the first n images, or of as many as time allowed; None for none."""
     starts = range(0, n, CHUNK)
-    units = [Unit(f"traces/{start}", positions=range(start, min(start + CHUNK, n)), role="train") for start in starts]
+    name = "traces" if role == "train" else f"traces-{role}"
+    units = [Unit(f"{name}/{start}", positions=range(start, min(start + CHUNK, n)), role=role) for start in starts]
 
     def traced(unit: Unit, _: RunContext) -> Tally:
         images = split.stored(unit.positions)
         sizes = np.array([(*image.shape,) for image in images], dtype=np.int64)
         return Tally(arrays={"sizes": sizes, **traces_of(images).arrays()})
 
-    tallies = ctx.map(traced, units, "traces")
+    tallies = ctx.map(traced, units, name)
     if not tallies:
         return None
     parts = [{name: np.asarray(array) for name, array in tally.arrays.items()} for tally in tallies]
     sizes = np.concatenate([part.pop("sizes") for part in parts])
-    same = bool((sizes == sizes[0]).all()) and int(sizes[0, 1:].max()) <= LARGEST
-    return Seen(Traces.join([Traces(**part) for part in parts]), same)
+    size = tuple(sizes[0].tolist()) if (sizes == sizes[0]).all() else None
+    return Seen(Traces.join([Traces(**part) for part in parts]), size)
 
 
 def averaged(split: DataSplit, n: int, classes: int, second: npt.NDArray[np.bool_], ctx: RunContext) -> list[Template]:

@@ -15,6 +15,7 @@ from probes.shortcuts.canaries import Power
 from probes.shortcuts.confirm import TrustedGap
 from probes.shortcuts.evidence import FEWEST_OF_CLASS, GAP, GAP_GREY, KNOWN, Evidence
 from probes.shortcuts.filters import Gain
+from probes.shortcuts.reference import lower_share
 from probes.shortcuts.transfer import SMALL_NETWORK, Followed
 
 EFFECT = 0.05
@@ -117,15 +118,19 @@ class Outcome:
         """Estimated share of all images that are poisoned, and a lower limit of it (99 %)."""
         counts = np.bincount(self.evidence.labels, minlength=len(self.names))
         carried = {one.label: one for one in self.evidence.carried}
-        peaked = [peak for peak in self.evidence.peaked if peak.label not in carried]
-        by_texture = [label for label in self.evidence.textured if label not in carried]
+        referenced = [one for one in self.evidence.referenced if one.gain.label not in carried]
+        known = {one.gain.label for one in referenced} | carried.keys()
+        peaked = [peak for peak in self.evidence.peaked if peak.label not in known]
+        by_texture = [label for label in self.evidence.textured if label not in known]
         by_texture = [label for label in by_texture if self._texture_says(label) > self._border_says(label)]
         peaked = [peak for peak in peaked if peak.label not in by_texture]
         estimate = sum(self._texture_says(label) * counts[label] for label in by_texture)
         estimate += sum(one.share * counts[one.label] for one in carried.values())
         estimate += sum(peak.share * counts[peak.label] for peak in peaked)
+        estimate += sum(one.share * one.n for one in referenced)
         lower = sum(self._texture_says(label, 0.99) * counts[label] for label in by_texture)
         lower += sum(one.lower * counts[one.label] for one in carried.values())
+        lower += lower_share(referenced) * sum(one.n for one in referenced)
         if peaked:
             hit, background, n = (sum(getattr(peak, name) for peak in peaked) for name in ("hit", "background", "n"))
             lower += excess_limit(hit, background, n) * sum(int(counts[peak.label]) for peak in peaked)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from audit.api import Claim, Data, Inconclusive, IntArray, Interval, Measurement, RunContext, Subject
+from audit.api import Claim, Data, DataSplit, Inconclusive, IntArray, Interval, Measurement, RunContext, Subject
 from audit.errors import AuditError
 from audit.toolkit.statistics import proportion
 from probes.shortcuts.border import members
@@ -25,7 +25,8 @@ from probes.shortcuts.confirm import (
 )
 from probes.shortcuts.evidence import Evidence, evidence_of
 from probes.shortcuts.filters import Gain, Mask
-from probes.shortcuts.images import Seen, averaged
+from probes.shortcuts.images import Seen, averaged, look
+from probes.shortcuts.reference import Compared, compared
 from probes.shortcuts.templates import can_be_averaged, carriers
 from probes.shortcuts.transfer import SMALL_NETWORK, SUBJECT, Followed
 
@@ -35,21 +36,42 @@ COMPARED = 10_000
 """First images that are compared one by one with patterns."""
 
 
-def evidence_in(seen: Seen, data: Data, labels: IntArray, classes: int, ctx: RunContext) -> Evidence:
+def trusted_traces(data: Data, ctx: RunContext) -> Seen | None:
+    """Of the first trusted images; None where there are none, or time ended."""
+    clean = data.get("clean")
+    return look(clean, min(len(clean), COMPARED), ctx, "clean") if clean is not None else None
+
+
+def evidence_in(
+    seen: Seen, theirs: Seen | None, data: Data, labels: IntArray, classes: int, ctx: RunContext
+) -> Evidence:
     """Of the data alone; fine patterns are looked for where the classes' means fit into memory."""
     split = seen.split(data["train"])
     evidence = evidence_of(seen.traces, labels, classes, ctx.rng("halves"), [])
+    if theirs is not None:
+        evidence = replace(evidence, compared=against_trusted(seen, theirs, data["clean"], labels, ctx))
     if not can_be_averaged(split, classes):
         text = "Fine patterns were not looked for: images are too small, or the means of all classes too large"
         ctx.diagnose("no_patterns", text, "info")
         return evidence
     second = ctx.rng("halves").random(len(labels)) < 0.5
     templates = averaged(split, len(labels), classes, second, ctx)
-    whole = Evidence(labels, seen.traces, evidence.peaks, evidence.gap, templates)
+    whole = replace(evidence, templates=templates)
     if not whole.patterned:
         return whole
     n = min(len(labels), COMPARED)
     return replace(whole, carried=carriers(split, labels[:n], second[:n], whole.patterned))
+
+
+def against_trusted(seen: Seen, theirs: Seen, clean: DataSplit, labels: IntArray, ctx: RunContext) -> list[Compared]:
+    """Classes held against trusted images, where these are of the same size."""
+    if theirs.size is None or theirs.size != seen.size:
+        text = "Spectra were not held against those of trusted images: these are of another size, or of several."
+        ctx.diagnose("trusted_size", text, "info")
+        return []
+    trusted = theirs.traces.spectrum
+    own = clean.labels[clean.order[: len(trusted)]]
+    return compared(seen.traces.spectrum, labels, trusted, own, ctx.rng("trusted"))
 
 
 def marked(evidence: Evidence, classes: int) -> dict[int, Mask]:
@@ -64,8 +86,8 @@ def marked(evidence: Evidence, classes: int) -> dict[int, Mask]:
 
 
 def behaviour(
-    subject: Subject, data: Data, seen: Seen, evidence: Evidence, found: list[Gain], config: ShortcutsConfig,
-    ctx: RunContext,
+    subject: Subject, data: Data, seen: Seen, theirs: Seen | None, evidence: Evidence, found: list[Gain],
+    config: ShortcutsConfig, ctx: RunContext,
 ) -> tuple[dict[str, Followed], TrustedGap | None]:  # fmt: skip
     """What networks do: a small one trained on the data, and the model under audit.
 
@@ -74,6 +96,8 @@ def behaviour(
     clean = data.get("clean")
     if not evidence.alarm and clean is None:
         return {}, None
+    if clean is not None and (theirs is None or theirs.size != seen.size):
+        seen = replace(seen, size=None)  # one network is to be shown both, so both are shown as the subject sees them
     split, labels = seen.split(data["train"]), evidence.labels
     try:
         judge = trained_judge(split, len(labels), subject.num_classes, config, ctx)
