@@ -86,7 +86,7 @@ __all__ = ["ShortcutsConfig", "shortcuts"]
     limits=[
         "Filters weaker than CUDA's, and those on less than the planted fractions, may be missed.",
         "Borders that were cropped or framed tell nothing; texture alone, or spectra against those of trusted images, "
-        "find filters of about half of the images.",
+        "find filters of more than half of the images.",
         "Poison made by optimisation for single images (not for classes) is not looked for, and triggers are not: see "
         "backdoor-data.",
         "Classes that differ in nature by texture alone, as kinds of cloth do, raise suspicion.",
