@@ -12,6 +12,16 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 CODE = "import sys; from audit.cli import main; sys.argv[0] = 'audit'; main()"
+END = "End of the list"
+LISTED = f"""import sys
+words, sys.argv = sys.argv, ['audit', 'probes', 'list']
+from audit.cli import main
+try: main()
+except SystemExit as end: assert not end.code, end
+print({END!r}, flush=True)
+sys.argv = words
+"""
+"""Goes before a command, in its process: torch is imported once."""
 
 
 @pytest.fixture(scope="module")
@@ -35,21 +45,20 @@ def within(project, *words):
 
 
 def test_it_is_listed_run_reported_and_gated(project, tmp_path):
-    listed = within(project, "-c", CODE, "probes", "list")
-    assert "constancy" in listed.stdout, listed
-
     (tmp_path / "policy.toml").write_text(
         'schema = "audit-policy/1"\nid = "p"\nversion = "1"\n'
         '[[rules]]\nid = "CON-1"\nmetric = "constancy.majority_share"\nmax = 0.3\n'
     )
     run = within(
-        project, "-c", CODE, "run", "--model", "timm:test_efficientnet?num_classes=10&in_chans=1",
+        project, "-c", LISTED + CODE, "run", "--model", "timm:test_efficientnet?num_classes=10&in_chans=1",
         "--weights", "fixtures/digits.safetensors", "--preprocess", "mean=0.5/std=0.5/size=32", "--threads", "1",
         "--data", "sklearn:digits?split=test", "--samples", "200", "--probe", "constancy", "--probe", "accuracy",
         "--policy", str(tmp_path / "policy.toml"), "--out", str(tmp_path / "run"),
     )  # fmt: skip
     assert run.returncode == 0, run.stdout + run.stderr
-    assert run.stdout.splitlines()[-1].startswith("PASS: 1 of 1"), run.stdout
+    listed, _, judged = run.stdout.partition(f"{END}\n")
+    assert "constancy" in listed, run
+    assert judged.splitlines()[-1].startswith("PASS: 1 of 1"), run.stdout
 
     record = json.loads((tmp_path / "run/results.json").read_text())
     assert {result["probe"] for result in record["results"]} == {"accuracy", "constancy"}

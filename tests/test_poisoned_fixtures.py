@@ -15,6 +15,7 @@ from probes.backdoor_data import BackdoorDataConfig, backdoor_data
 from probes.label_noise import label_noise
 from probes.shortcuts import shortcuts
 from probes.shortcuts.evidence import evidence_of
+from probes.shortcuts.reference import alarming, compared, lower_share
 from probes.shortcuts.templates import Sums
 from probes.shortcuts.traces import traces_of
 
@@ -49,6 +50,32 @@ def test_shortcuts_of_digits_of_twenty_seeds(name):
     assert alarms >= 19 if name in TO_FIND else alarms <= 1
 
 
+def filtered_classes(name, seed):
+    """Classes that comparison with trusted images names, and a lower limit of the share of images."""
+    one = poisoned.SETS[name]
+    suspected, trusted = poisoned.planted(one, seed).split, poisoned.trusted(one, seed)
+    spectra = [
+        traces_of([split.source.pixels(int(row)) for row in split.order]).spectrum for split in (suspected, trusted)
+    ]
+    labels = [split.labels[split.order] for split in (suspected, trusted)]
+    found = compared(spectra[0], labels[0], spectra[1], labels[1], np.random.default_rng(seed))
+    alarms = alarming(found)
+    return {each.gain.label for each in alarms}, lower_share(alarms)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "classes", "share"), [("cuda", 9.5, 1.0), ("cuda-half", 8, 0.5), *(
+    (name, 0, 0.0) for name in SILENT
+)])  # fmt: skip
+def test_filtered_classes_of_digits_of_twenty_seeds_by_trusted_images(name, classes, share):
+    found = [filtered_classes(name, seed) for seed in range(240, 260)]
+    assert sum(lower > share for _, lower in found) <= 1
+    if classes:
+        assert np.mean([len(labels) for labels, _ in found]) >= classes
+    else:
+        assert sum(bool(labels) for labels, _ in found) <= 1
+
+
 @pytest.fixture
 def verdict(tmp_path):
     def of(name, with_trusted=False, seed=0, **settings):
@@ -61,7 +88,7 @@ def verdict(tmp_path):
         subject = Subject(model, "net", 10, (), shape, torch.device("cpu"), "net")
         data = {"train": split}
         if with_trusted:
-            data["clean"] = poisoned.trusted(one)
+            data["clean"] = poisoned.trusted(one, seed)
         result = run_probe(PROBES[one.probe], tmp_path / f"{name}-{seed}", subject, data, **settings)
         (note,) = [note for note in result.diagnostics if note.conclusion]
         return note.text
@@ -70,11 +97,12 @@ def verdict(tmp_path):
 
 
 @pytest.mark.slow
-def test_filters_of_most_classes_are_named(verdict):
-    """All ten have one; where a digit leaves its border black, nothing shows there."""
-    text = verdict("cuda")
-    assert text.startswith(("DETECTED", "SUSPICIOUS"))
-    assert int(re.search(r"(\d+) classes", text)[1]) >= 5
+@pytest.mark.parametrize(("trusted", "classes", "verdicts"), [(True, 10, "DETECTED"), (False, 5, "SUSPICIOUS")])
+def test_filters_of_classes_are_named(verdict, trusted, classes, verdicts):
+    """All ten have one; where a digit leaves its border black, nothing shows there, and trusted images are needed."""
+    text = verdict("cuda", with_trusted=trusted)
+    assert text.startswith(verdicts)
+    assert int(re.search(r"(\d+) classes", text)[1]) >= classes
     assert "filter of their own" in text
 
 
@@ -89,13 +117,11 @@ def test_backdoors_are_named_with_their_target_and_share(verdict, name):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    [
-        "universal-blur", "brightness", "clean", "biased",
-        "random-patch",
-    ],
-)  # fmt: skip
-def test_shams_and_clean_sets_are_not_called_poisoned(verdict, name):
-    assert not verdict(name).startswith(("DETECTED", "SUSPICIOUS"))
+    ["universal-blur", "brightness", "clean", "biased", "random-patch"],
+)
+@pytest.mark.parametrize("trusted", [False, True])
+def test_shams_and_clean_sets_are_not_called_poisoned(verdict, name, trusted):
+    assert not verdict(name, with_trusted=trusted).startswith(("DETECTED", "SUSPICIOUS"))
 
 
 @pytest.mark.slow

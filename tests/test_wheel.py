@@ -32,10 +32,21 @@ def test_its_content(wheel):
         assert needed in names
 
 
-def test_the_demo_runs_from_the_unpacked_wheel(wheel, tmp_path):
+LIGHT = (
+    "evasion.samples=16", "evasion.norms=linf", "evasion.eps_linf=8/255", "evasion.steps=5", "evasion.queries=50",
+    "distillation.samples=16", "distillation.steps=5", "distillation.cw_steps=5", "distillation.queries=20",
+    "certified.samples=2", "certified.method=ibp", "certified.attack_steps=5", "certified.second_opinion=0",
+    "smoothing.sigmas=0.12", "smoothing.samples=4", "smoothing.n=100",
+)  # fmt: skip
+"""The demo's probes on little; `make test-all` runs the demo as it is."""
+
+
+@pytest.mark.parametrize("settings", [LIGHT, pytest.param(None, marks=pytest.mark.slow)], ids=["light", "whole"])
+def test_the_demo_runs_from_the_unpacked_wheel(wheel, tmp_path, settings):
     """Away from the checkout, with the wheel's own files alone on the path before the libraries."""
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
-    code = "import sys, audit; from audit.cli import main; print(audit.__file__); sys.argv[0] = 'audit'; main()"
+    code = "import sys, audit; from audit.cli import demo, main; print(audit.__file__); sys.argv[0] = 'audit'; "
+    code += f"demo.SETTINGS = {settings or 'demo.SETTINGS'}; main()"
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "PYTHONSAFEPATH": "1"}
     found = subprocess.run(
         [sys.executable, "-c", code, "demo", "--out", "demo"],

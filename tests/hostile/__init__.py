@@ -13,12 +13,13 @@ from tests.hostile.site import Corpus, HostileFile
 __all__ = ["HostileFile", "hostile_files"]
 
 
-def hostile_files(folder: Path, canary: Path) -> list[HostileFile]:
+def hostile_files(folder: Path, canary: Path, *, bombs: bool = True) -> list[HostileFile]:
     """Writes the corpus, the same on every call.
 
     Args:
         folder: for the files; made where it is missing, and otherwise empty.
         canary: the file to which each of them writes when something in it runs; must not be there.
+        bombs: with those that act by their size alone, most of which take long to make.
     """
     from tests.hostile.archives import add_archives
     from tests.hostile.disguises import add_disguises
@@ -32,9 +33,14 @@ def hostile_files(folder: Path, canary: Path) -> list[HostileFile]:
 
     folder.mkdir(parents=True, exist_ok=True)
     corpus = Corpus(folder, canary)
-    for add in (
-        add_pickles, add_archives, add_programs, add_oddities, add_growth, add_graphs, add_folders, add_tables,
-        add_disguises,
-    ):  # fmt: skip
-        add(corpus)
+    add_pickles(corpus)
+    add_archives(corpus, bombs=bombs)
+    add_programs(corpus)
+    add_oddities(corpus)
+    if bombs:
+        add_growth(corpus)
+    add_graphs(corpus)
+    add_folders(corpus)
+    add_tables(corpus, bombs=bombs)
+    add_disguises(corpus)
     return corpus.files

@@ -26,8 +26,8 @@ PLAIN = (0, 2, 4)
 NO_CODE = (2, 4)
 
 
-def add_tables(corpus: Corpus) -> None:
-    """All of them."""
+def add_tables(corpus: Corpus, *, bombs: bool = True) -> None:
+    """All of them; bombs take a few seconds to make."""
     _arrays(corpus)
     _headers(corpus)
     _tables(corpus)
@@ -36,7 +36,8 @@ def add_tables(corpus: Corpus) -> None:
     _batches(corpus)
     _shards(corpus)
     _digits(corpus)
-    _growing(corpus)
+    if bombs:
+        _growing(corpus)
 
 
 def _growing(corpus: Corpus) -> None:

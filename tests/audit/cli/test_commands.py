@@ -23,15 +23,16 @@ min = {min}
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A run folder of the digits fixture, made once."""
-    import subprocess
-    import sys
+    from typer.testing import CliRunner
 
-    from tests.audit.cli.command import ROOT
+    from audit.cli.app import app
 
     folder = tmp_path_factory.mktemp("finished") / "run"
-    code = "import sys; from audit.cli import main; sys.argv[0] = 'audit'; main()"
     words = [str(word) for word in digits_run(folder)]
-    subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, check=True, capture_output=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["audit", *words])
+        ended = CliRunner().invoke(app, words)
+    assert ended.exit_code == 0, ended.output
     return folder
 
 

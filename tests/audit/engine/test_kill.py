@@ -1,6 +1,7 @@
 """Killing the process at any moment loses at most the unit in flight; the same command then gives the same bytes."""
 
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import random
 import signal
@@ -87,56 +88,91 @@ def inputs(tmp_path_factory):
     return folder
 
 
-def audit(inputs, folder, stderr=subprocess.DEVNULL):
-    code = "import sys; from audit.cli import main; sys.argv[0] = 'audit'; main()"
+def words(inputs, folder):
+    """The command line of an audit of many small units."""
     words = ["run", "--model", f"py:{inputs / 'net.py'}:make", "--allow-code", "--data", f"npz:{inputs / 'data.npz'}"]
     probes = [word for name in ("accuracy", "calibration", "evasion") for word in ("--probe", name)]
-    small = [f"evasion.{setting}" for setting in ("samples=64", "chunk=4", "steps=20", "queries=200")]
+    small = [f"evasion.{setting}" for setting in ("norms=linf", "attacks=pgd", "samples=48", "chunk=2", "queries=50")]
     settings = [word for setting in small for word in ("--set", setting)]
-    command = [sys.executable, "-c", code, *words, *probes, *settings, "--threads", "1", "--out", str(folder)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=stderr)
+    return [*words, *probes, *settings, "--threads", "1", "--out", str(folder)]
 
 
-def kill_when(folder, pattern, count, process, number=signal.SIGKILL):
+def run_main(words):
+    """What a process of `audits` does."""
+    from audit.cli import main
+
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(quiet, 1)
+    os.dup2(quiet, 2)
+    sys.argv = ["audit", *words]
+    main()
+
+
+@pytest.fixture(scope="module")
+def audits(inputs):
+    """`audits(folder)`: a process of the command line, forked from one that has imported torch but run nothing."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.audit.engine.warm"])
+
+    def started(folder):
+        process = context.Process(target=run_main, args=(words(inputs, folder),))
+        process.start()
+        return process
+
+    yield started
+    multiprocessing.forkserver._forkserver._stop()
+
+
+def ended(process):
+    """Its exit code."""
+    process.join()
+    return process.exitcode
+
+
+def kill_when(folder, pattern, count, pid, alive, number=signal.SIGKILL):
     """Sends the signal once so many files match, or lets the process end."""
     deadline = time.monotonic() + 240
-    while process.poll() is None and time.monotonic() < deadline:
+    while alive() and time.monotonic() < deadline:
         if len(list(folder.glob(pattern))) >= count:
-            process.send_signal(number)
+            os.kill(pid, number)
             break
         time.sleep(0.005)
-    process.wait()
 
 
-def test_kill_nine_of_the_command_line(tmp_path, inputs):
+def test_kill_nine_of_the_command_line(tmp_path, audits):
     undisturbed, folder = tmp_path / "undisturbed", tmp_path / "run"
-    assert audit(inputs, undisturbed).wait() == 0
+    assert ended(audits(undisturbed)) == 0
     moments = [
         ("probes/predictions/units/*.json", 1),
         ("probes/evasion/units/*.json", 3),
         ("probes/evasion/units/*.json", 20),
     ]
     for pattern, count in moments:
-        kill_when(folder, pattern, count, audit(inputs, folder))
+        process = audits(folder)
+        kill_when(folder, pattern, count, process.pid, process.is_alive)
+        assert ended(process) == -signal.SIGKILL
     assert not (folder / "results.json").exists(), "the kills came too late: the test tested nothing"
 
-    assert audit(inputs, folder).wait() == 0
+    assert ended(audits(folder)) == 0
 
     assert (folder / "results.json").read_bytes() == (undisturbed / "results.json").read_bytes()
     assert (folder / "report.html").is_file()
 
 
-def test_ctrl_c_saves_and_says_how_to_resume(tmp_path, inputs):
+def test_ctrl_c_saves_and_says_how_to_resume(tmp_path, inputs, audits):
     folder = tmp_path / "run"
-    process = audit(inputs, folder, stderr=subprocess.PIPE)
-    kill_when(folder, "probes/evasion/units/*.json", 2, process, signal.SIGINT)
+    code = "import sys; from audit.cli import main; sys.argv[0] = 'audit'; main()"
+    command = [sys.executable, "-c", code, *words(inputs, folder)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    kill_when(folder, "probes/evasion/units/*.json", 2, process.pid, lambda: process.poll() is None, signal.SIGINT)
+    process.wait()
 
     said = process.stderr.read().decode()
     assert process.returncode == 130, said
     assert "Resume with:\n  audit run --model" in said
     assert "Traceback" not in said
     assert not (folder / "results.json").exists()
-    assert audit(inputs, folder).wait() == 0
+    assert ended(audits(folder)) == 0
 
 
 def test_equal_content_has_equal_bytes():

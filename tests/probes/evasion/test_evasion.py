@@ -58,7 +58,7 @@ def test_l1_has_the_whole_of_it(audited, digits):
 def test_searching_coarsely_breaks_as_many(audited, monkeypatch):
     """As on a GPU's tensor cores, here in bfloat16; on a network that was trained to withstand."""
     pixels, labels = (part[masked.TRAINING : masked.TRAINING + 64] for part in masked.digits())
-    settings = {**LINF, "eps_linf": "0.05,0.1,0.15,0.2", "samples": 64}
+    settings = {**LINF, "eps_linf": "0.1,0.2", "samples": 64, "chunk": 64}
     model = Rounded(masked.adversarial(3))
     exact = audited(model, pixels, labels, classes=10, **settings)
     monkeypatch.setattr(targets, "tensor_cores", in_bfloat16)

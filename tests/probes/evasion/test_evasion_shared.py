@@ -60,7 +60,8 @@ def test_adversarially_trained_net_keeps_some(audited):
     model = Normalised("abcrown/cifar_cnn_a_adv.model", [0.225] * 3)
     pixels = torch.from_numpy(np.load(folder / "datasets_sdp_cifar_X_sdp.npy").transpose(0, 3, 1, 2).copy()).float()
     labels = torch.from_numpy(np.load(folder / "datasets_sdp_cifar_y_sdp.npy")).long()
-    found = audited(model, pixels.clamp(0, 1), labels, classes=10, norms="linf", eps_linf="2/255", steps=20)
+    settings = {"norms": "linf", "eps_linf": "2/255", "steps": 20, "queries": 500}
+    found = audited(model, pixels.clamp(0, 1), labels, classes=10, **settings)
     assert found.measured("clean_accuracy").value == pytest.approx(0.715, abs=0.006)
     assert 0.3 < found.measured("robust_accuracy", "linf")["2/255"].value < 0.65
     assert not found.codes
