@@ -11,6 +11,9 @@ from reports.view_scorecard import threshold_text, verdict_value
 
 _MOST = 3
 _MOST_STEPS = 4
+_UNDECIDED = "What could not be told"
+CANNOT_TELL = "cannot_tell"
+"""Code of the conclusion of a detector that could come to none."""
 _UNTOLD = (Outcome.INCONCLUSIVE, Outcome.NOT_RUN, Outcome.ERROR)
 
 
@@ -32,12 +35,13 @@ def summary_blocks(report: Report, registry: Registry) -> tuple[Block, ...]:
         return _ungated(report, registry)
     verdicts = sorted(report.gate.verdicts, key=lambda verdict: verdict.level != "error")
     lists = {outcome: [_line(v, registry) for v in verdicts if v.outcome is outcome] for outcome in Outcome}
-    untold = [line for outcome in _UNTOLD for line in lists[outcome]] + _unjudged_gaps(report)
+    undecided = _undecided(report)
+    untold = undecided + [line for outcome in _UNTOLD for line in lists[outcome]] + _unjudged_gaps(report)
     steps = _steps(verdicts, report, registry)
     return (
         _block("What holds", "pass", "✓", lists[Outcome.PASS], "No rule passed."),
         _block("What does not hold", "fail", "✗", lists[Outcome.FAIL], "No rule failed."),
-        _block("What could not be told", "inconclusive", "?", untold, "Every rule was decided."),
+        _block(_UNDECIDED, "inconclusive", "?", untold, "Every rule was decided.", _MOST + len(undecided)),
         *_said(report),
         _block("What to do next", "next", "→", steps, "Read the limitations, then sign or send back.", _MOST_STEPS),
     )
@@ -57,11 +61,11 @@ def _ungated(report: Report, registry: Registry) -> tuple[Block, ...]:
         *_control_steps(report),
         "Write down what a release must satisfy as a policy, and judge these facts by it.",
     ]
+    undecided = _undecided(report)
+    untold = undecided + _gaps(report.record.results)
     return (
         _block("What was measured", "next", "•", numbers, none),
-        _block(
-            "What could not be told", "inconclusive", "?", _gaps(report.record.results), "Every probe that ran told."
-        ),
+        _block(_UNDECIDED, "inconclusive", "?", untold, "Every probe that ran told.", _MOST + len(undecided)),
         *_said(report),
         _block("What to do next", "next", "→", steps, "", _MOST_STEPS),
     )
@@ -70,7 +74,9 @@ def _ungated(report: Report, registry: Registry) -> tuple[Block, ...]:
 def _said(report: Report) -> tuple[Block, ...]:
     """What probes conclude, and what they warn of; no block where there is nothing."""
     notes = [(result.probe, found) for result in report.record.results for found in result.diagnostics]
-    concluded = [f"{capital(probe)}: {found.text}" for probe, found in notes if found.conclusion]
+    concluded = [
+        f"{capital(probe)}: {found.text}" for probe, found in notes if found.conclusion and found.code != CANNOT_TELL
+    ]
     warnings = [
         f"{capital(probe)}: {found.text}"
         for probe, found in notes
@@ -102,6 +108,16 @@ def _line(verdict: Verdict, registry: Registry) -> str:
     if verdict.outcome in (Outcome.PASS, Outcome.FAIL) and value:
         return f"{subject_of(verdict)}: {value}; {threshold_text(verdict, style)} is required.{waived}"
     return f"{subject_of(verdict)}: {sentence(verdict.reason)}{waived}"
+
+
+def _undecided(report: Report) -> list[str]:
+    """What detectors measured and could come to nothing about, with their reasons."""
+    return [
+        f"{capital(result.probe)}: {found.text}"
+        for result in report.record.results
+        for found in result.diagnostics
+        if found.conclusion and found.code == CANNOT_TELL
+    ]
 
 
 def _gaps(results: Iterable[ProbeResult]) -> list[str]:

@@ -47,6 +47,20 @@ def test_what_probes_conclude_is_in_the_summary(report: Report):
         assert items["What to be wary of"] == ("Evasion: Gradients vanish on 3 % of the samples.",)
 
 
+def test_a_detector_that_came_to_nothing_is_among_what_could_not_be_told(report: Report):
+    note = Diagnostic(code="cannot_tell", text="CANNOT TELL whether: too few images", conclusion=True)
+    results = tuple(
+        found.model_copy(update={"diagnostics": (note,)}) if found.probe == "evasion" else found
+        for found in report.record.results
+    )
+    for gate in (report.gate, None):
+        record = report.record.model_copy(update={"results": results})
+        blocks = build_view(report.model_copy(update={"record": record, "gate": gate}), {}).summary
+        items = {block.heading: block.items for block in blocks}
+        assert items["What could not be told"][0] == "Evasion: CANNOT TELL whether: too few images"
+        assert "What probes conclude" not in items
+
+
 def test_numbers_of_a_probe_that_failed_a_check_of_itself_are_not_stated_as_measured(report: Report):
     failed = PositiveControl(name="planted", passed=False, expected="broken", observed="not broken")
     void = tuple(
