@@ -1,6 +1,7 @@
-"""The poison probes beside what others use, on the same data and the same networks' features and answers.
+r"""The poison probes beside what others use, on the same data and the same networks' features and answers.
 
-    python -m pip install --target PEERS --no-deps adversarial-robustness-toolbox==1.20.1 cleanlab==2.9.0 six termcolor pandas
+    python -m pip install --target PEERS --no-deps \
+        adversarial-robustness-toolbox==1.20.1 cleanlab==2.9.0 six termcolor pandas
     PYTHONPATH=PEERS python benchmarks/poison_peers.py backdoors [--seeds 20] [--data digits cifar10] [--shared DIR]
     PYTHONPATH=PEERS python benchmarks/poison_peers.py labels [--seeds 20] [--data digits cifar10]
 
