@@ -41,6 +41,8 @@ TAUGHT = 0.4
 TOOK = 0.8
 """Share of triggered images that must go to the target for a planted trigger to count as learned."""
 
+SIDE = 32
+"""Pixels across, of images whose cost is known."""
 WORK = 40_000_000
 """Pixels that a training looks at in any case: 10 epochs of 4,000 images of 32 pixels a side."""
 LONGER = 3
@@ -99,5 +101,6 @@ def cost(config: BackdoorDataConfig, sizes: Mapping[Role, int]) -> Estimate:
     scanned, trained = min(found, config.samples), min(found, config.trained)
     trainings = 1 + sum(name != "badnets" for name in config.canaries)
     copies = config.tile_canaries if "badnets" in config.canaries else 0
-    seconds = (scanned + copies * min(found, config.tile_images) + trainings * trained * config.epochs) / 1000
+    epochs = epochs_for(trained, SIDE * SIDE, config.epochs)
+    seconds = (scanned + copies * min(found, config.tile_images) + trainings * trained * epochs) / 1000
     return Estimate(forwards=trained + config.groups * config.targets, seconds=seconds)
