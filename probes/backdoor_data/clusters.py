@@ -23,8 +23,8 @@ class Cluster:
 
     Attributes:
         label: the class.
-        rows: of the samples, those in the cluster, the farthest from the rest first.
-        gain: log-likelihood an image that the second Gaussian adds.
+        rows: of the samples, those in the cluster, the farthest from the rest first; of a tile's carriers, ascending.
+        gain: log-likelihood an image that the second Gaussian adds; NaN of a tile's carriers.
         null: the largest gain of simulated classes without clusters.
         agreement: of the images' content with the class.
     """

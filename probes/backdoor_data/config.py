@@ -29,8 +29,8 @@ GAIN = 0.4
 """Log-likelihood that a second Gaussian must add per image of a class. CIFAR-10's own classes gave at most 0.26;
 digits' up to 0.5, in clusters of 20 images; triggers that a network had learned on CIFAR-10 0.58 and more."""
 FAR_APART = 0.8
-"""Gain from which on a cluster that contradicts its label is suspicious where it is too small for retraining to speak
-for or against it. A cluster of 18 digits had 0.5 by nature."""
+"""Gain from which on a cluster that contradicts its label is suspicious where no retraining refutes it. A cluster of 18
+digits had 0.5 by nature."""
 TRANSFER = 0.5
 """Share of images of other classes that must follow a group's residual to its class."""
 COMPARED = 0.3
@@ -43,7 +43,7 @@ TOOK = 0.8
 
 SIDE = 32
 """Pixels across, of images whose cost is known."""
-WORK = 40_000_000
+WORK = 10 * 4000 * SIDE * SIDE
 """Pixels that a training looks at in any case: 10 epochs of 4,000 images of 32 pixels a side."""
 LONGER = 3
 """Times as many epochs as asked for that small images may be trained. Ten epochs of 900 digits left a network that took

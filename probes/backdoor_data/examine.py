@@ -103,7 +103,7 @@ def examined(
     usable = bool(logits.isfinite().all() and features.isfinite().all())
     splits = clusters_of(samples, features.numpy(), config, streams("clusters")) if usable else None
     clusters = splits.clusters if splits is not None else []
-    carriers = carried(tiles, len(samples)) if splits is not None else []
+    carriers = carried(tiles, len(samples))[: config.groups] if splits is not None else []
     count = controls_for(networks * (len(tiles) + len(carriers) + len(clusters)), config.controls)
     suspected = [*(tile.group.carriers for tile in tiles), *(cluster.rows for cluster in clusters)]
 

@@ -30,7 +30,7 @@ class Finding:
         rows: of the samples.
         of: number of the samples that were searched.
         place: (top, left, side) of a tile, or None for a cluster.
-        gain: of a cluster; NaN of a tile.
+        gain: of a cluster; NaN of a tile and of its carriers.
         agreement: of the content with the class.
         residual: (c, h, w) what is added, or, of a tile, its pixels.
         transfer: of the residual.
@@ -66,10 +66,9 @@ class Finding:
         if self.transferred:
             return Found.DETECTED
         acts = self.p is not None and self.p <= ALPHA and self.transfer.notable
+        odd = self.contradicted and (self.place is not None or self.gain >= FAR_APART)
         if self.taught is not None:
-            odd = self.taught.strong
-        else:
-            odd = self.contradicted and (self.place is not None or self.gain >= FAR_APART)
+            odd = self.taught.strong or (odd and not self.taught.refuted)
         return Found.SUSPICIOUS if odd or acts else Found.NOT_DETECTED
 
     @property

@@ -99,7 +99,7 @@ def measurements(outcome: Outcome) -> Iterator[Measurement]:
             assumptions=(LIKE_CANARIES, f"that is: {', '.join(sorted(outcome.shown()))}"),
         )
     seen = set()
-    for finding in outcome.findings:
+    for finding in sorted(outcome.findings, key=lambda finding: -finding.transfer.rate):
         key = (finding.network, finding.label, finding.place is None)
         if finding.transfer.n and key not in seen:
             seen.add(key)

@@ -35,7 +35,7 @@ def retrained(
     made = list(findings)
     for place in waiting[: config.retrained]:
         found = findings[place]
-        key = f"{name}-{found.network}-{found.label}"
+        key = f"{name}-{found.network}-{found.label}-{place}"
         made[place] = replace(found, taught=taught(split, samples, found.rows, found.label, config.epochs, ctx, key))
     return made
 

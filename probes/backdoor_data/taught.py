@@ -61,20 +61,30 @@ class Taught:
         apart = (self.shown - self.unshown) / self.n >= TAUGHT
         return apart and lower_limit(self.shown, self.n) > upper_limit(self.unshown, self.n)
 
+    @property
+    def refuted(self) -> bool:
+        """Whether the other half makes no difference: the images get the class without it, or do not get it with it.
+
+        Where they go to one other class, nothing is refuted: a trigger may have been put on images of one class.
+        """
+        return self.n >= FEWEST_KEPT and self.shown / self.n - self.unshown / self.n < TAUGHT
+
 
 def training_config(images: int, pixels: int, epochs: int) -> TrainingConfig:
     """Of every network that the probe trains on so many images of so many pixels."""
     return TrainingConfig(epochs=epochs_for(images, pixels, epochs), batch_size=batch_size_for(images))
 
 
-def trained(split: DataSplit, classes: int, epochs: int, ctx: RunContext, name: str) -> Network:
-    """A small network that was trained on a split.
+def trained(
+    split: DataSplit, classes: int, epochs: int, ctx: RunContext, name: str, images: int | None = None
+) -> Network:
+    """A small network that was trained on a split, for as long as one of so many images, or of its own number.
 
     Raises:
         Inconclusive: `budget` when time ended before.
     """
     _, height, width = split.take([0]).pixels.shape[1:]
-    config = training_config(len(split), height * width, epochs)
+    config = training_config(images or len(split), height * width, epochs)
     net = quick_net(split, classes, ctx, f"backdoor-data/{name}")
     return own(fitted(standard(net, split, config, name), ctx), ctx.device)
 
@@ -96,7 +106,7 @@ def taught(
     for which, without in (("half", kept), ("whole", group)):
         rows = np.setdiff1d(np.arange(len(samples)), np.concatenate([without, others]))
         part = replace(split, order=split.order[rows])
-        network = trained(part, samples.classes, epochs, ctx, f"{name}-without-{which}")
+        network = trained(part, samples.classes, epochs, ctx, f"{name}-without-{which}", len(samples))
         answers.append([network.classes_of(samples.pixels(asked)).numpy() for asked in (kept, others)])
     shown, unshown, usual = (int((found == label).sum()) for found in (answers[0][0], *answers[1]))
     elsewhere = answers[1][0][(answers[1][0] != label) & (answers[1][0] >= 0)]

@@ -119,12 +119,11 @@ def _large(picture: torch.Tensor) -> torch.Tensor:
 
 
 def suspects(outcome: Outcome, split: DataSplit) -> Table | None:
-    """Which images are marked, the most shifted first; ids alone."""
+    """Which images are marked, in the order in which they were examined; ids alone."""
     rows: list[tuple[str, str, float]] = []
     for gain in outcome.gains:
-        peak = next((peak for peak in outcome.evidence.peaks if peak.label == gain.label and peak.side), None)
         places = np.flatnonzero(gain.rows)
-        if peak is None or not len(places):
+        if not len(places):
             continue
         ids = split.sample_ids(places[:MOST_LISTED].tolist())
         name, total = outcome.names[gain.label], len(places)

@@ -89,14 +89,12 @@ def averaged(split: DataSplit, n: int, classes: int, second: npt.NDArray[np.bool
         for start in inner.progress(parts, "class means", len(parts)):
             batch = split.batch(start, min(start + CHUNK, n))
             sums.add(batch.pixels, batch.labels.numpy(), second[start : start + CHUNK])
-        return Tally(arrays={"count": sums.count, "fine": sums.fine, "whole": sums.whole})
+        return Tally(arrays=sums.arrays())
 
-    tallies = ctx.map(summed, [Unit("means", {"n": n}, range(n), "train")], "class means")
+    tallies = ctx.map(summed, [Unit("means", {"n": n, "of": "fine, flat"}, range(n), "train")], "class means")
     if not tallies:
         return []
-    sums = Sums(classes, tuple(tallies[0].arrays["fine"].shape[2:]))
-    sums.count, sums.fine, sums.whole = (np.asarray(tallies[0].arrays[name]) for name in ("count", "fine", "whole"))
-    return sums.templates()
+    return Sums.of({name: np.asarray(array) for name, array in tallies[0].arrays.items()}).templates()
 
 
 def replanted(

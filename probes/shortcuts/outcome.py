@@ -25,6 +25,7 @@ LED = 0.3
 HARM = 0.25
 """Accuracy on suspected above trusted images: what no honest difference between sets is likely to make."""
 SEEN_ALIKE = "images of a class that do not carry its pattern are no more like it than those of other classes"
+DRAWN_ALIKE = "images of a class that are not filtered are like its trusted images"
 ASSUMED = "of filters of the classes like CUDA's planted ones, of 3 x 3 taps on images up to 64 pixels"
 
 
@@ -115,7 +116,10 @@ class Outcome:
         return sorted(labels | set(self.evidence.textured) | {one.label for one in self.evidence.patterned})
 
     def share(self) -> tuple[float, float]:
-        """Estimated share of all images that are poisoned, and a lower limit of it (99 %)."""
+        """Estimated share of all images that are poisoned, and a lower limit of it.
+
+        The limit is a sum over classes that are told by patterns, trusted images, texture and borders, of 99 % each.
+        """
         counts = np.bincount(self.evidence.labels, minlength=len(self.names))
         carried = {one.label: one for one in self.evidence.carried}
         referenced = [one for one in self.evidence.referenced if one.gain.label not in carried]
@@ -157,7 +161,8 @@ def measurements(outcome: Outcome, level: float = 0.95) -> Iterator[Measurement]
     if outcome.found is Found.DETECTED:
         yield Measurement(
             metric="shortcuts.poisoned_fraction", value=lower, n=n, claim=Claim.LOWER_BOUND,
-            assumptions=(SEEN_ALIKE,) if outcome.evidence.carried else (),
+            assumptions=((SEEN_ALIKE,) if outcome.evidence.carried else ())
+            + ((DRAWN_ALIKE,) if outcome.evidence.referenced else ()),
         )  # fmt: skip
     if outcome.found is Found.NOT_DETECTED and outcome.smallest is not None:
         yield Measurement(

@@ -10,19 +10,24 @@ differences under permutation is of Westfall & Young 1993, Resampling-Based Mult
 
 from __future__ import annotations
 
+import math
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import norm
 
 from audit.api import IntArray
 from audit.toolkit.detection import ALPHA, exact_p
-from audit.toolkit.statistics import difference
-from probes.shortcuts.filters import Gain, Mask, Vector, fitted_filter
+from probes.shortcuts.filters import SIZE, Gain, Mask, Vector, fitted_filter
 
-FEWEST_TRUSTED = 20
-"""Trusted images of a class with which it is compared."""
+FEWEST, FEWEST_TRUSTED = 50, 40
+"""Suspected and trusted images of a class that is compared; of half of the latter, what is usual is known."""
+CLASSES = 3
+"""Compared classes from which on what is a class's own can be told from what they have in common."""
+AT_ONCE = 100
 PERMUTED = 999
 STRENGTH = 0.25
 """Least difference of spectra of a class, root mean square over bins in logarithms of power, its mean taken out. Digits
@@ -59,6 +64,11 @@ class Compared:
     usual: int
 
     @property
+    def hits(self) -> int:
+        """Images that are taken for filtered."""
+        return int(self.gain.rows.sum())
+
+    @property
     def filtered(self) -> bool:
         """Whether it is significant, large, and what a filter does."""
         return self.p <= ALPHA and self.strength >= STRENGTH and self.gain.explained >= EXPLAINED
@@ -67,14 +77,13 @@ class Compared:
     def share(self) -> float:
         """Estimated share of the class's images that are filtered; too small where a filter leaves a faint trace."""
         background = self.usual / self.m
-        hits = int(self.gain.rows.sum())
-        return max(0.0, (hits / self.n - background) / max(1e-9, 1 - background))
+        return max(0.0, (self.hits / self.n - background) / max(1e-9, 1 - background))
 
 
 def compared(
     spectrum: Spectra, labels: IntArray, trusted: Spectra, trusted_labels: IntArray, rng: np.random.Generator
 ) -> list[Compared]:
-    """Of all classes that have enough images of both kinds.
+    """Of all classes that have enough images of both kinds; images with a pixel that is no number are left out.
 
     Args:
         spectrum: (n, 50) logarithms of power, of the suspected images.
@@ -83,11 +92,19 @@ def compared(
         trusted_labels: (m,) of these.
         rng: permutes, and draws halves.
     """
+    usable, sure = np.isfinite(spectrum).all(axis=1), np.isfinite(trusted).all(axis=1)
     pairs = {
-        label: (spectrum[labels == label].astype(np.float64), trusted[trusted_labels == label].astype(np.float64))
+        label: (
+            spectrum[usable & (labels == label)].astype(np.float64),
+            trusted[sure & (trusted_labels == label)].astype(np.float64),
+        )
         for label in np.unique(trusted_labels).tolist()
     }
-    pairs = {label: pair for label, pair in pairs.items() if min(map(len, pair)) >= FEWEST_TRUSTED}
+    pairs = {
+        label: (mine, theirs)
+        for label, (mine, theirs) in pairs.items()
+        if len(mine) >= FEWEST and len(theirs) >= FEWEST_TRUSTED
+    }
     if not pairs:
         return []
     p = p_values(list(pairs.values()), rng)
@@ -96,27 +113,38 @@ def compared(
     found = []
     for place, (label, (mine, theirs)) in enumerate(pairs.items()):
         noise = mine.var(axis=0) / len(mine) + theirs.var(axis=0) / len(theirs)
-        taps, explained = fitted_filter(apart[place])
+        strength, beyond = (_strength(values, noise) for values in (apart[place], own[place]))
+        large = p[place] <= ALPHA and strength >= STRENGTH
+        taps, explained = fitted_filter(apart[place]) if large else (np.zeros((SIZE, SIZE)), 0.0)
         rows, usual = _marked(mine, theirs, rng)
         where = np.zeros(len(labels), dtype=np.bool_)
-        where[np.flatnonzero(labels == label)[rows]] = True
+        where[np.flatnonzero(usable & (labels == label))[rows]] = True
         gain = Gain(label, where, apart[place], "trusted", taps, explained)
-        strength, beyond = (_strength(values, noise) for values in (apart[place], own[place]))
         found.append(Compared(gain, p[place], strength, beyond, len(mine), len(theirs), usual))
     return found
 
 
 def alarming(found: Sequence[Compared]) -> list[Compared]:
     """The filtered classes; none where all of them differ alike, as another camera or one blur makes them."""
-    filtered = [one for one in found if one.filtered]
+    filtered = [one for one in found if one.filtered] if len(found) >= CLASSES else []
     return filtered if sum(one.own for one in filtered) > OWN * sum(one.strength for one in filtered) else []
 
 
-def lower_share(found: Sequence[Compared]) -> float:
-    """Lower limit, 99 %, of the share of all these classes' images that are filtered."""
-    hits, usual = sum(int(one.gain.rows.sum()) for one in found), sum(one.usual for one in found)
-    n, m = sum(one.n for one in found), sum(one.m for one in found)
-    return max(0.0, difference(hits, n, usual, m, 0.98).low) if found else 0.0
+def lower_share(found: Sequence[Compared], confidence: float = 0.99) -> float:
+    """Lower limit of the share of all these classes' images that lie where trusted ones do not.
+
+    Differences of proportions, summed over classes as these are among the suspected images; among trusted ones they may
+    be in other proportions.
+
+    Source: Agresti & Caffo 2000, The American Statistician 54(4), of each difference and its variance.
+    """
+    total = sum(one.n for one in found)
+    value = variance = 0.0
+    for one in found:
+        weight, p, q = one.n / total, (one.hits + 1) / (one.n + 2), (one.usual + 1) / (one.m + 2)
+        value += weight * (p - q)
+        variance += weight**2 * (p * (1 - p) / (one.n + 2) + q * (1 - q) / (one.m + 2))
+    return max(0.0, value - float(norm.ppf(confidence)) * math.sqrt(variance))
 
 
 def _strength(values: Vector, noise: Vector) -> float:
@@ -136,14 +164,18 @@ def p_values(pairs: Sequence[tuple[Vector, Vector]], rng: np.random.Generator) -
         n, total = len(mine), len(whole)
         scale = whole.std(axis=0)
         scale = np.where(scale > 0, scale, np.inf) * np.sqrt(1 / n + 1 / len(theirs))
-        taken = np.zeros((PERMUTED + 1, total))
-        taken[0, :n] = 1
-        for row in taken[1:]:
-            row[rng.permutation(total)[:n]] = 1
-        first = taken @ whole
-        largest = np.abs((first / n - (whole.sum(axis=0) - first) / (total - n)) / scale).max(axis=1)
-        seen.append(float(largest[0]))
-        null = np.maximum(null, largest[1:])
+
+        def largest(taken: npt.NDArray[np.float64], whole: Vector = whole, scale: Vector = scale, n: int = n) -> Vector:
+            first = taken @ whole
+            apart = first / n - (whole.sum(axis=0) - first) / (len(whole) - n)
+            return np.asarray(np.abs(apart / scale).max(axis=1))
+
+        seen.append(float(largest((np.arange(total) < n)[None].astype(np.float64))[0]))
+        for start in range(0, PERMUTED, AT_ONCE):
+            taken = np.zeros((min(AT_ONCE, PERMUTED - start), total))
+            for row in taken:
+                row[rng.permutation(total)[:n]] = 1
+            null[start : start + len(taken)] = np.maximum(null[start : start + len(taken)], largest(taken))
     return [exact_p(value, null) for value in seen]
 
 

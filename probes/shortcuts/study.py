@@ -23,10 +23,10 @@ from probes.shortcuts.confirm import (
     trained_judge,
     trusted_gap,
 )
-from probes.shortcuts.evidence import Evidence, evidence_of
+from probes.shortcuts.evidence import FEWEST_OF_CLASS, Evidence, evidence_of
 from probes.shortcuts.filters import Gain, Mask
 from probes.shortcuts.images import Seen, averaged, look
-from probes.shortcuts.reference import Compared, compared
+from probes.shortcuts.reference import CLASSES, FEWEST_TRUSTED, Compared, compared
 from probes.shortcuts.templates import can_be_averaged, carriers
 from probes.shortcuts.transfer import SMALL_NETWORK, SUBJECT, Followed
 
@@ -45,7 +45,7 @@ def trusted_traces(data: Data, ctx: RunContext) -> Seen | None:
 def evidence_in(
     seen: Seen, theirs: Seen | None, data: Data, labels: IntArray, classes: int, ctx: RunContext
 ) -> Evidence:
-    """Of the data alone; fine patterns are looked for where the classes' means fit into memory."""
+    """Of the data, and of trusted ones; fine patterns are looked for where the classes' means fit into memory."""
     split = seen.split(data["train"])
     evidence = evidence_of(seen.traces, labels, classes, ctx.rng("halves"), [])
     if theirs is not None:
@@ -71,7 +71,15 @@ def against_trusted(seen: Seen, theirs: Seen, clean: DataSplit, labels: IntArray
         return []
     trusted = theirs.traces.spectrum
     own = clean.labels[clean.order[: len(trusted)]]
-    return compared(seen.traces.spectrum, labels, trusted, own, ctx.rng("trusted"))
+    found = compared(seen.traces.spectrum, labels, trusted, own, ctx.rng("trusted"))
+    present = len(np.unique(labels))
+    if len(found) < present:
+        text = (
+            f"{len(found)} of {present} classes were held against trusted images: it takes {FEWEST_TRUSTED} of these, "
+            f"{FEWEST_OF_CLASS} suspected ones, and {CLASSES} such classes."
+        )
+        ctx.diagnose("few_trusted", text, "info")
+    return found
 
 
 def marked(evidence: Evidence, classes: int) -> dict[int, Mask]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,6 +68,9 @@ def flat_places(images: Tensor) -> Tensor:
     return ((highest + minus_lowest).amax(dim=1, keepdim=True) < LEVEL).float()
 
 
+SUMMED = ("count", "fine", "whole", "level", "flat")
+
+
 class Sums:
     """Sums of images by class and half, from which templates are made; they add up."""
 
@@ -86,6 +89,19 @@ class Sums:
             self.whole[half, label] += images[place].numpy()
             self.flat[half, label] += flat[place]
             self.level[half, label] += flat[place] * fine[place]
+
+    def arrays(self) -> dict[str, npt.NDArray[np.float32] | npt.NDArray[np.int64]]:
+        """All of them, to be stored."""
+        return {name: getattr(self, name) for name in SUMMED}
+
+    @staticmethod
+    def of(arrays: Mapping[str, npt.NDArray[np.float32] | npt.NDArray[np.int64]]) -> Sums:
+        """Those that were stored."""
+        _, classes, *shape = arrays["fine"].shape
+        found = Sums(classes, tuple(shape))
+        for name in SUMMED:
+            setattr(found, name, arrays[name])
+        return found
 
     def templates(self) -> list[Template]:
         """Of every class that has images in both halves."""

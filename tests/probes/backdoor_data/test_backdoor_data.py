@@ -59,7 +59,8 @@ def test_a_clean_set_is_not_detected_with_the_power_that_was_shown(search):
     assert found.facts["backdoor-data.suspect_fraction"].value == 0
 
 
-def test_a_model_that_does_not_obey_leaves_it_suspicious(search):
+def test_a_model_that_does_not_obey_leaves_it_suspicious(search, monkeypatch):
+    monkeypatch.setattr("probes.backdoor_data.config.LONGER", 1)  # so that the probe's own network does not, either
     model, planted, _ = case()
     model = Prototypes(model.weights.reshape(4, 3, 12, 12))
     found = search(model, None, None, 4, split=planted.split, **QUICK)
@@ -100,7 +101,7 @@ def test_answers_of_nan_are_said(search):
     _, planted, _ = case()
     found = search(Broken(), None, None, 4, split=planted.split, **QUICK)
     assert found.status == "measured"
-    assert "suspicious" in found.said  # what is in the data does not hang on the model
+    assert {"detected", "suspicious"} & set(found.said)  # what is in the data does not hang on the model
     assert "subject-does-not-fit" in found.said
 
 

@@ -5,6 +5,10 @@ import pytest
 import torch
 from scipy.stats import kstest
 
+from audit.engine.budget import Budget
+from audit.engine.context import EngineContext
+from audit.engine.session import Session
+from audit.engine.store import RunStore
 from audit.poisons.by_name import recipe_of
 from audit.poisons.filters import key_filters
 from probes.shortcuts import transfer
@@ -12,11 +16,11 @@ from probes.shortcuts.border import excess_limit, peaks
 from probes.shortcuts.evidence import evidence_of
 from probes.shortcuts.filters import convolved, filter_power, fitted_filter, gains, unfiltered
 from probes.shortcuts.gap import gap
-from probes.shortcuts.images import replanted
+from probes.shortcuts.images import averaged, replanted
 from probes.shortcuts.templates import Sums, carriers
 from probes.shortcuts.traces import Traces, traces_of
 from probes.shortcuts.transfer import follows_filters
-from tests.probes.shortcuts.conftest import photographs, planted, split_of
+from tests.probes.shortcuts.conftest import photographs, planted, split_of, subject_for
 
 
 def smooth_traces(n, rng):
@@ -147,6 +151,23 @@ def test_carriers_of_a_pattern_are_counted():
     for one in carriers(found.split, labels, second, sums.templates()):
         assert one.lower <= 0.5 + 0.02  # if other images of the class were like those of other classes
         assert one.share == pytest.approx(0.5, abs=0.12)
+
+
+def test_sums_that_a_run_keeps_give_the_templates_of_the_images(tmp_path):
+    """Those of flat places, too: without them no pattern over flat places was ever found by the probe."""
+    images, labels = photographs(n=300)
+    images[:, :, :, 16:] = images[:, :, :1, 16:17]  # flat places
+    found = planted(images, labels, "class-noise", key=4, fraction=1.0)
+    second = np.random.default_rng(0).random(300) < 0.5
+    sums = Sums(4, (3, 32, 32))
+    sums.add(found.split.batch(0, 300).pixels, labels, second)
+    session = Session(subject_for(found.split, 4), {"train": found.split}, RunStore(tmp_path), 0, Budget())
+    ctx = EngineContext(session, "shortcuts", 1, Budget())
+    kept = averaged(found.split, 300, 4, second, ctx)
+    for one, other in zip(sums.templates(), kept, strict=True):
+        assert one.flat == pytest.approx(other.flat, rel=1e-4)
+        assert one.flat > 0
+        assert np.allclose(one.pattern, other.pattern, atol=1e-5)
 
 
 def test_a_copy_is_planted_as_the_whole_set_would_be():

@@ -65,6 +65,17 @@ def test_filters_of_all_classes_are_found_on_as_many_images_as_have_them(fractio
     assert share - 0.25 < lower_share(alarms) <= share
 
 
+def test_the_lower_limit_of_nothing_is_near_nothing_however_classes_are_spread():
+    """Few suspected images of one class beside many trusted ones, and the other way round."""
+    rng = np.random.default_rng(4)
+    limits = []
+    for _ in range(20):
+        spectrum, trusted = rng.standard_normal((560, 50)), rng.standard_normal((560, 50))
+        labels, others = np.repeat([0, 1], [500, 60]), np.repeat([0, 1], [60, 500])
+        limits.append(lower_share(compared(spectrum, labels, trusted, others, rng)))
+    assert sum(limit > 0 for limit in limits) <= 3
+
+
 @pytest.mark.parametrize("sham", [None, "universal-blur", "brightness", "random-patch", "class-noise"])
 def test_what_all_classes_have_and_what_is_no_filter_raise_no_alarm(sham):
     found, _ = against(sham, **({} if sham is None else {"key": 3}))
