@@ -11,7 +11,6 @@ differences under permutation is of Westfall & Young 1993, Resampling-Based Mult
 from __future__ import annotations
 
 import math
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
