@@ -137,7 +137,7 @@ def speed(options: argparse.Namespace) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     images = list(rng.integers(0, 256, (options.images, 3, 32, 32), dtype=np.uint8))
     labels = np.arange(options.images, dtype=np.int64) % 10
-    split = DataSplit(_Array(images), labels, ["0"] * len(labels), np.arange(len(labels)), "train", "0")
+    split = DataSplit(Array(images), labels, ["0"] * len(labels), np.arange(len(labels)), "train", "0")
     assert can_be_averaged(split, 10)
     start = time.perf_counter()
     evidence(images, labels, 0)
@@ -148,7 +148,9 @@ def speed(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-class _Array:
+class Array:
+    """Images in memory, as a source of a split."""
+
     def __init__(self, images: list[np.ndarray]) -> None:
         self.images = images
 
