@@ -158,6 +158,7 @@ class Array:
         return len(self.images)
 
     def pixels(self, index: int) -> np.ndarray:
+        """See `ImageSource`."""
         return self.images[index]
 
 
