@@ -22,7 +22,7 @@ from probes.shortcuts.traces import traces_of
 TO_FIND = ("cuda", "cuda-half", "class-noise", "class-patch")
 SILENT = ("universal-blur", "brightness", "clean", "biased")
 WITHOUT_CANARIES = BackdoorDataConfig(canaries=())
-CLEAN = poisoned.PoisonedSet("", "backdoor-data")
+CLEAN = {f"clean {side}x{side}": poisoned.PoisonedSet("", "backdoor-data", side) for side in (8, 28)}
 PROBES = {"shortcuts": shortcuts, "backdoor-data": backdoor_data, "label-noise": label_noise}
 
 
@@ -80,7 +80,7 @@ def test_filtered_classes_of_digits_of_twenty_seeds_by_trusted_images(name, clas
 @pytest.fixture
 def verdict(tmp_path):
     def of(name, with_trusted=False, seed=0, **settings):
-        one = CLEAN if name == "clean 8x8" else poisoned.SETS[name]
+        one = (poisoned.SETS | CLEAN)[name]
         split = poisoned.planted(one, seed).split
         shape = tuple(split.batch(0, 1).pixels.shape[1:])
         with torch.random.fork_rng(devices=[]):
@@ -108,7 +108,7 @@ def test_filters_of_classes_are_named(verdict, trusted, classes, verdicts):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["badnets", "blended"])
+@pytest.mark.parametrize("name", ["badnets", "blended", "sig", "wanet"])
 def test_backdoors_are_named_with_their_target_and_share(verdict, name):
     text = verdict(name)
     assert text.startswith(("DETECTED", "SUSPICIOUS"))
@@ -127,7 +127,8 @@ def test_shams_and_clean_sets_are_not_called_poisoned(verdict, name, trusted):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "expected"), [
-    ("badnets", r"labelled '6'"), ("blended", r"labelled '2'"), ("random-patch", None), ("clean 8x8", None),
+    ("badnets", r"labelled '6'"), ("blended", r"labelled '2'"), ("sig", r"labelled '7'"), ("wanet", r"labelled '3'"),
+    ("random-patch", None), ("clean 8x8", None), ("clean 28x28", None),
 ])  # fmt: skip
 def test_backdoors_in_digits_of_twenty_seeds(verdict, name, expected):
     """Seeds that no limit was chosen on; 0 to 14 were looked at for some."""
@@ -147,7 +148,8 @@ def test_wrong_labels_are_named_with_their_share(verdict):
 def test_every_set_is_what_it_says():
     for name, one in poisoned.SETS.items():
         found = poisoned.planted(one)
-        share = found.poisoned.mean()
+        among = found.before == one.settings["target"] if one.recipe == "sig" else slice(None)
+        share = found.poisoned[among].mean()
         expected = one.settings.get("fraction", 1.0) if one.recipe else 0.0
         assert share == pytest.approx(expected, abs=0.01), name
         if one.recipe:

@@ -61,10 +61,11 @@ FEWEST_IMAGES = 40
     "good as any. Capability: adds or changes training images, and their labels, of one class or a few, with one "
     "trigger for each. Knowledge: of all but what the probe draws at random. An adversary who shapes features "
     "against such tests is not covered.",
-    how_to_read="Detected means that a group of training images was found, that what they have in common was put on "
-    "other images, and that a network then gave those the group's class, as nothing else from that class makes it do. "
-    "Suspicious means that the images stand out, or teach one another a label that their content contradicts, and that "
-    "no network was seen to obey as often as that takes. Not detected holds for the kinds and amounts that the probe "
+    how_to_read="Detected means that a group of training images was found, and what it does: what they have in common "
+    "was put on other images, and a network then gave those the group's class, as nothing else from that class makes "
+    "it do; or their content is that of several other classes, and still they teach a network their label for others "
+    "of them that were kept from it. Suspicious means that the images stand out, or teach one another a label where "
+    "content decides less clearly, and that no network was seen to obey as often as that takes. Not detected holds for the kinds and amounts that the probe "
     "planted itself and found again.",
     limits=[
         "Tiles are found where pixels repeat exactly, before lossy compression or resizing, and on images whose "
@@ -80,7 +81,8 @@ FEWEST_IMAGES = 40
         "how many images follow, and how few follow other coherent parts. That natural parts stay below was seen on "
         "clean sets, and is not proven.",
         "Warps cannot be added to other images. Retraining without their images shows that these teach one another's "
-        "label, as natural parts of small classes do too: so a warp is suspicious at most.",
+        "label, as a natural part of a class does too: it is detected only where each image's coarse content is like "
+        "that of other classes, which takes contents that tell classes apart. No p-value is given for it.",
     ],
     references=[
         "Gu, Dolan-Gavitt & Garg 2017, BadNets, arXiv 1708.06733",

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from audit.api import FloatArray, IntArray
-from probes.backdoor_data.config import CONTRADICTION, FEWEST_IN_CLASS, GAIN, BackdoorDataConfig
+from probes.backdoor_data.config import FEWEST_IN_CLASS, GAIN, BackdoorDataConfig
 from probes.backdoor_data.content import Agreement, Content, agreement
 from probes.backdoor_data.mixture import Matrix, leading, null_gains, split, whitened
 from probes.backdoor_data.samples import Samples
@@ -24,8 +24,8 @@ class Cluster:
     Attributes:
         label: the class.
         rows: of the samples, those in the cluster, the farthest from the rest first; of a tile's carriers, ascending.
-        gain: log-likelihood an image that the second Gaussian adds; NaN of a tile's carriers.
-        null: the largest gain of simulated classes without clusters.
+        gain: log-likelihood an image that the second Gaussian adds; NaN where features did not show the group.
+        null: the largest gain of simulated classes without clusters; NaN there too.
         agreement: of the images' content with the class.
     """
 
@@ -45,11 +45,13 @@ class Splits:
         clusters: those that stand apart, or whose content is not of the class, the most separate first; each by more
             than any simulated class without clusters.
         values: whitened features (n, d), less the means of classes.
+        content: coarse content of the images.
     """
 
     gains: FloatArray
     clusters: list[Cluster]
     values: Matrix
+    content: Content
 
 
 def separate(
@@ -69,7 +71,7 @@ def separate(
     for label, half in halves.items():
         if half.any():
             odd.append((label, *_odd_one(np.flatnonzero(labels == label), half, content, label, rng)))
-    worth = [each for each in odd if gains[each[0]] >= GAIN or each[2].contradiction >= CONTRADICTION]
+    worth = [each for each in odd if gains[each[0]] >= GAIN or each[2].contradicts]
     worth.sort(key=lambda each: -float(gains[each[0]]))
     clusters = []
     for label, second, agreed in worth[: config.groups]:
@@ -78,7 +80,7 @@ def separate(
         if gains[label] > nulls.max():
             ordered = _ordered(values, second, rows)
             clusters.append(Cluster(label, ordered, float(gains[label]), float(nulls.max()), agreed))
-    return Splits(gains, clusters, values)
+    return Splits(gains, clusters, values, content)
 
 
 def _odd_one(

@@ -23,8 +23,11 @@ CONTRADICTION = 0.6
 """How far the content of a group must be that of other classes. Planted dirty labels gave 0.9 to 1.3; tiles
 that digits and CIFAR-10 have by themselves at most 0.4, but small clusters of digits up to 0.95."""
 FOREIGN = 0.9
-"""Contradiction of a cluster of 40 images or more that says that their content is foreign altogether. Natural ones of
-digits had 0.6 to 0.87, one of CIFAR-10 0.81; planted warps that a network had learned 0.9 to 1.1."""
+"""Contradiction of a group that says that their content is foreign altogether. Natural clusters of digits of 40 images
+or more had 0.6 to 0.89, one of CIFAR-10 0.81; planted warps that a network had learned 0.9 to 1.1."""
+SCATTER = 0.3
+"""How far the content of a group must be that of other classes where its own images count as well. Natural clusters of
+ones had at most 0; planted dirty labels, of a tenth of the images, 0.44 to 1."""
 GAIN = 0.4
 """Log-likelihood that a second Gaussian must add per image of a class. CIFAR-10's own classes gave at most 0.26;
 digits' up to 0.5, in clusters of 20 images; triggers that a network had learned on CIFAR-10 0.58 and more."""

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from audit.api import FloatArray, IntArray
+from probes.backdoor_data.config import CONTRADICTION, FOREIGN, SCATTER
 from probes.backdoor_data.tiles import Bytes
 
 CELLS = 8
@@ -154,19 +155,40 @@ class Agreement:
         group: mean share of the class among the neighbours of the group.
         inside: the same of the class's other images; 0 where there are none, so that nothing contradicts them.
         outside: of images of other classes.
+        together: of the group again, where its own images count as neighbours; those of a natural part of a class are
+            one another's.
     """
 
     p: float
     group: float
     inside: float
     outside: float
+    together: float
 
     @property
     def contradiction(self) -> float:
         """0 where the group's content is like the class's other images, 1 where it is like that of other classes."""
+        return self._between(self.group)
+
+    @property
+    def scatter(self) -> float:
+        """The same where the group counts: 0 where its images are like one another, 1 where only other classes' are."""
+        return self._between(self.together)
+
+    @property
+    def contradicts(self) -> bool:
+        """Whether the images' content is that of other classes, and they are no part of the class with a style."""
+        return self.contradiction >= CONTRADICTION and self.scatter >= SCATTER
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the content of each of the images is that of other classes altogether."""
+        return self.contradiction >= FOREIGN and self.scatter >= CONTRADICTION
+
+    def _between(self, share: float) -> float:
         if self.inside - self.outside <= 1e-3:
             return 0.0
-        return float((self.inside - self.group) / (self.inside - self.outside))
+        return float((self.inside - share) / (self.inside - self.outside))
 
 
 def agreement(
@@ -191,8 +213,11 @@ def agreement(
     chances = shares(features, labels, rows, pool, label)
     p = at_least(chances, int((labels[rows] == label).sum()))
     mine, others = (rng.permutation(pool[(labels[pool] == label) == same])[:MOST_JUDGED] for same in (True, False))
-    inside, outside = (
-        float(shares(features, labels, asked, pool, label).mean()) if len(asked) else 0.0 for asked in (mine, others)
-    )
-    held = chances[labels[rows] == label]
-    return Agreement(p, float(held.mean()) if len(held) else 0.0, inside, outside)
+    inside, outside = (_mean(shares(features, labels, asked, pool, label)) for asked in (mine, others))
+    mine_too = labels[rows] == label
+    together = shares(features, labels, rows[mine_too], np.arange(len(labels)), label)
+    return Agreement(p, _mean(chances[mine_too]), inside, outside, _mean(together))
+
+
+def _mean(found: FloatArray) -> float:
+    return float(found.mean()) if len(found) else 0.0

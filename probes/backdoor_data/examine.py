@@ -13,9 +13,10 @@ from torch import Tensor
 from audit.api import FloatArray, IntArray
 from audit.toolkit.detection import ALPHA, holm
 from probes.backdoor_data.clusters import Cluster, Splits, separate
-from probes.backdoor_data.config import CONTRADICTION, FEWEST_CARRIERS, BackdoorDataConfig
+from probes.backdoor_data.config import FEWEST_CARRIERS, BackdoorDataConfig
 from probes.backdoor_data.content import Agreement, Content, agreement
 from probes.backdoor_data.findings import Finding
+from probes.backdoor_data.foreign import gathered_in_one_class
 from probes.backdoor_data.network import Network
 from probes.backdoor_data.samples import Samples
 from probes.backdoor_data.tiles import Bytes, Group, distinct, merged, representatives, scan
@@ -49,11 +50,7 @@ def planted_tiles(samples: Samples, rng: np.random.Generator) -> list[Tile]:
             Tile(group, agreement(content, group.carriers, group.label, rng, (group.top, group.left, group.side)))
             for group in representatives(together)
         ]
-        odd = [
-            tile
-            for tile in judged
-            if tile.agreement.p * tests <= ALPHA and tile.agreement.contradiction >= CONTRADICTION
-        ]
+        odd = [tile for tile in judged if tile.agreement.p * tests <= ALPHA and tile.agreement.contradicts]
         if odd:
             best = max(odd, key=lambda tile: (len(tile.group.carriers), tile.group.side))
             carriers = best.group.carriers[labels[best.group.carriers] == best.group.label]
@@ -74,10 +71,31 @@ def carried(tiles: Sequence[Tile], count: int) -> list[Cluster]:
     return found
 
 
-def clusters_of(samples: Samples, features: FloatArray, config: BackdoorDataConfig, rng: np.random.Generator) -> Splits:
-    """Clusters that stand apart within their classes."""
-    content = Content.of(samples.images, samples.labels, samples.classes)
-    return separate(samples, features, content, config, rng)
+def relabelled(splits: Splits, groups: Sequence[Cluster], rng: np.random.Generator) -> list[Cluster]:
+    """Images of other classes' content that are gathered in one class, as clusters without a gain.
+
+    Groups of the class whose content is foreign altogether belong to it.
+    """
+    found = []
+    for label, rows in gathered_in_one_class(splits.content):
+        for group in groups:
+            if group.label == label and group.agreement.foreign:
+                rows = np.concatenate([rows, np.setdiff1d(group.rows, rows)])
+        found.append(Cluster(label, rows, math.nan, math.nan, agreement(splits.content, rows, label, rng)))
+    return found
+
+
+def named(
+    splits: Splits, carriers: Sequence[Cluster], config: BackdoorDataConfig, rng: np.random.Generator
+) -> list[tuple[str, Cluster]]:
+    """All clusters that are put to the test, at most so many of each kind, by names for their random streams."""
+    carriers = carriers[: config.groups]
+    doubted = relabelled(splits, [*carriers, *splits.clusters], rng)[: config.groups]
+    return [
+        *((f"carriers/{place}", cluster) for place, cluster in enumerate(carriers)),
+        *((f"cluster/{cluster.label}", cluster) for cluster in splits.clusters),
+        *((f"relabelled/{cluster.label}", cluster) for cluster in doubted),
+    ]
 
 
 def examined(
@@ -101,11 +119,14 @@ def examined(
     """
     logits, features = network.answers(samples)
     usable = bool(logits.isfinite().all() and features.isfinite().all())
-    splits = clusters_of(samples, features.numpy(), config, streams("clusters")) if usable else None
-    clusters = splits.clusters if splits is not None else []
-    carriers = carried(tiles, len(samples))[: config.groups] if splits is not None else []
-    count = controls_for(networks * (len(tiles) + len(carriers) + len(clusters)), config.controls)
-    suspected = [*(tile.group.carriers for tile in tiles), *(cluster.rows for cluster in clusters)]
+    splits: Splits | None = None
+    clusters: list[tuple[str, Cluster]] = []
+    if usable:
+        content = Content.of(samples.images, samples.labels, samples.classes)
+        splits = separate(samples, features.numpy(), content, config, streams("clusters"))
+        clusters = named(splits, carried(tiles, len(samples)), config, streams("relabelled"))
+    count = controls_for(networks * (len(tiles) + len(clusters)), config.controls)
+    suspected = [*(tile.group.carriers for tile in tiles), *(cluster.rows for _, cluster in clusters)]
 
     def targets(label: int, name: str) -> Tensor:
         source = held if held is not None else samples
@@ -117,9 +138,8 @@ def examined(
     for tile in tiles:
         name = f"tile/{tile.group.top}-{tile.group.left}-{tile.group.side}-{tile.group.label}"
         found.append(tile_tested(network, whole, tile, targets(tile.group.label, name), count, streams(name)))
-    for place, cluster in enumerate([*carriers, *clusters]):
+    for name, cluster in clusters:
         assert splits is not None
-        name = f"carriers/{place}" if place < len(carriers) else f"cluster/{cluster.label}"
         asked = targets(cluster.label, name)
         found.append(cluster_tested(network, samples, splits, cluster, asked, count, config.candidates, streams(name)))
     gains = splits.gains if splits is not None else np.full(samples.classes, np.nan)
@@ -178,8 +198,9 @@ def cluster_tested(
     rng: np.random.Generator,
 ) -> Finding:  # fmt: skip
     """Adds a cluster's residual, against residuals of other images of the class."""
-    cells = Content.of(samples.images, samples.labels, samples.classes).without(None)
-    made = residuals(samples, cells, splits.values, cluster.rows, cluster.label, most, count, rng)
+    made = residuals(
+        samples, splits.content.without(None), splits.values, cluster.rows, cluster.label, most, count, rng
+    )
     controls, rivals = ([added(residual) for residual in each] for each in (made.controls, made.rivals))
     transfer = compared(network, targets, cluster.label, added(made.group), controls, rivals)
     return Finding(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isnan
 
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from audit.api import IntArray
 from audit.toolkit.detection import ALPHA, Found
-from probes.backdoor_data.config import CONTRADICTION, FAR_APART
+from probes.backdoor_data.config import FAR_APART
 from probes.backdoor_data.content import Agreement
 from probes.backdoor_data.taught import Taught
 from probes.backdoor_data.transfer import Transfer
@@ -30,7 +31,7 @@ class Finding:
         rows: of the samples.
         of: number of the samples that were searched.
         place: (top, left, side) of a tile, or None for a cluster.
-        gain: of a cluster; NaN of a tile and of its carriers.
+        gain: of a cluster; NaN of a tile, and of a group that features did not show.
         agreement: of the content with the class.
         residual: (c, h, w) what is added, or, of a tile, its pixels.
         transfer: of the residual.
@@ -53,7 +54,7 @@ class Finding:
     @property
     def contradicted(self) -> bool:
         """Whether the images' content is that of other classes."""
-        return self.agreement.contradiction >= CONTRADICTION
+        return self.agreement.contradicts
 
     @property
     def transferred(self) -> bool:
@@ -61,9 +62,17 @@ class Finding:
         return self.p is not None and self.p <= ALPHA and self.transfer.strong and self.transfer.unrivalled
 
     @property
+    def teaches(self) -> bool:
+        """Whether the images teach one another a label that is foreign to the content of each of them.
+
+        A natural part of a class may do so too, but its images are alike, and each has others of the class near it.
+        """
+        return self.agreement.foreign and self.taught is not None and self.taught.strong
+
+    @property
     def found(self) -> Found:
         """What it comes to."""
-        if self.transferred:
+        if self.transferred or self.teaches:
             return Found.DETECTED
         acts = self.p is not None and self.p <= ALPHA and self.transfer.notable
         odd = self.contradicted and (self.place is not None or self.gain >= FAR_APART)
@@ -87,7 +96,7 @@ class Finding:
             where = _where((top + side / 2, left + side / 2), (self.residual.shape[1], self.residual.shape[2]))
             return f"a static patch at the {where} ({labels})"
         if not self.transferred:
-            return f"features of their own, which no added pattern explains well; a warp would do so ({labels})"
+            return f"{self._untransferred}, which no added pattern explains well; a warp would do so ({labels})"
         strength = (self.residual**2).sum(dim=0)
         count = max(1, round(FEW_PIXELS * strength.numel()))
         if float(strength.flatten().topk(count).values.sum()) >= LOCAL * float(strength.sum()):
@@ -95,6 +104,12 @@ class Finding:
             middle = divmod(int(around.argmax()), strength.shape[1])
             return f"a change at the {_where(middle, (strength.shape[0], strength.shape[1]))} ({labels})"
         return f"an additive pattern over the whole image ({labels})"
+
+    @property
+    def _untransferred(self) -> str:
+        if self.teaches:
+            return "a trigger"
+        return "content of other classes" if isnan(self.gain) else "features of their own"
 
 
 def _where(middle: tuple[float, float], size: tuple[int, int]) -> str:

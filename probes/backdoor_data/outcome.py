@@ -118,8 +118,7 @@ def conclude(outcome: Outcome, ctx: RunContext) -> None:
     """The verdict, said wherever the numbers are."""
     verdict = outcome.found
     if verdict in (Found.DETECTED, Found.SUSPICIOUS):
-        said = [_said(finding, outcome) for finding in outcome.of(verdict)]
-        text = f"{verdict}: {' '.join(dict.fromkeys(said))}"
+        text = f"{verdict}: {' '.join(_said_of_classes(outcome.of(verdict), outcome))}"
         ctx.diagnose(verdict.lower(), text, conclusion=True)
     elif verdict is Found.NOT_DETECTED:
         text = (
@@ -132,6 +131,21 @@ def conclude(outcome: Outcome, ctx: RunContext) -> None:
         tried = f" Of what was planted in copies, {'; '.join(_tried(outcome))}." if outcome.tries else ""
         text = f"{verdict}: nothing was found, and there is no showing that it would have been. {why}{tried}"
         ctx.diagnose("cannot_tell", text, conclusion=True)
+
+
+def _said_of_classes(findings: Sequence[Finding], outcome: Outcome) -> list[str]:
+    """What is said of each class: of its group that says most, and how many others there are."""
+    said = []
+    for label in dict.fromkeys(found.label for found in findings):
+        groups = [found for found in findings if found.label == label]
+        first = max(groups, key=lambda found: (found.transferred, found.place is not None and found.transferred,
+                                               len(found.rows)))  # fmt: skip
+        others = len(groups) - 1
+        more = (
+            f" {others} more {'group' if others == 1 else 'groups'} of that class came to the same." if others else ""
+        )
+        said.append(_said(first, outcome) + more)
+    return said
 
 
 def _said(finding: Finding, outcome: Outcome) -> str:
@@ -147,7 +161,11 @@ def _said(finding: Finding, outcome: Outcome) -> str:
         taught = finding.taught
         text += (
             f" Of {taught.n} of them that were kept from a network, it gave {taught.shown} that class when it was "
-            f"shown the others, and {taught.unshown} when it was not; a natural part of a class may do so too."
+            f"shown the others, and {taught.unshown} when it was not"
+        ) + (
+            ", and what their content is like says other classes of each of them."
+            if finding.teaches
+            else "; a natural part of a class may do so too."
         )
     if finding.found is Found.SUSPICIOUS:
         text += (

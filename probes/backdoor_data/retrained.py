@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from audit.api import DataSplit, RunContext
-from probes.backdoor_data.config import FOREIGN, GAIN, BackdoorDataConfig
+from probes.backdoor_data.config import GAIN, BackdoorDataConfig
 from probes.backdoor_data.findings import Finding
 from probes.backdoor_data.samples import Samples
 from probes.backdoor_data.taught import FEWEST_KEPT, taught
@@ -18,8 +18,7 @@ def retrained(
 ) -> list[Finding]:  # fmt: skip
     """The findings, the first of them that need it with what retraining says; none does where a residual transferred.
 
-    Of clusters that contradict their labels and stand far apart, or contradict them as much as other classes' images
-    would, those with the most significant contradiction come first.
+    Of clusters that contradict their labels and stand far apart, or whose content is foreign altogether, those with the most significant contradiction come first.
 
     Raises:
         Inconclusive: `budget` when time ended before.
@@ -42,4 +41,4 @@ def retrained(
 
 def _odd(found: Finding) -> bool:
     """Whether it is more than a style: half of the ones of scikit-learn's digits teach one another by nature."""
-    return found.contradicted and (found.gain >= GAIN or found.agreement.contradiction >= FOREIGN)
+    return found.contradicted and (found.gain >= GAIN or found.agreement.foreign)

@@ -5,8 +5,9 @@ taught gives the kept half its class; without it their content decides. Mistaken
 natural part of a class is known by its content either way, or taken for the one class that it is most like. As many of
 the class's other images are kept from both, for comparison.
 
-It is a reason for suspicion and no proof: of 25 handwritten ones of a style of their own, 12 that were kept from both
-networks got their label 11 times where the others had been shown, and once where not, by their nature.
+Alone it is a reason for suspicion and no proof: of 25 handwritten ones of a style of their own, 12 that were kept from
+both networks got their label 11 times where the others had been shown, and once where not, by their nature. These were
+like one another; where every image's content is like that of other classes, which are several, no style explains it.
 """
 
 from __future__ import annotations

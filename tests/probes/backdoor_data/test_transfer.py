@@ -60,7 +60,7 @@ def test_p_of_a_tile_is_uniform_where_it_is_what_a_random_image_has_there():
         carrier = rng.permutation(rows)[:1]
         group = Group(1, 2, 3, 1, carrier, 1.0, 0.5)
         targets = samples.pixels(np.flatnonzero(samples.labels == 0)[:30])
-        tile = Tile(group, Agreement(0.5, 0.5, 0.5, 0.5))
+        tile = Tile(group, Agreement(0.5, 0.5, 0.5, 0.5, 0.5))
         score = {}
 
         def always(network, pixels, label, change, controls, rivals, score=score):
@@ -115,8 +115,8 @@ def test_a_tile_is_pasted_where_it_was():
     assert made[:, 0, 3:5, 4:6].min() == 1
 
 
-def finding(p=None, hits=100, gain=0.5, contradiction=0.0, taught=None, residual=None, place=None, rival=0.1):
-    agreement = Agreement(0.5, 0.5 - 0.4 * contradiction, 0.5, 0.1)
+def finding(p=None, hits=100, gain=0.5, contradiction=0.0, scatter=1.0, taught=None, residual=None, place=None, rival=0.1):
+    agreement = Agreement(0.5, 0.5 - 0.4 * contradiction, 0.5, 0.1, 0.5 - 0.4 * min(contradiction, scatter))
     residual = torch.zeros(1, 8, 8) if residual is None else residual
     transfer = Transfer(hits, 100, rival, p)
     return Finding("own", 1, np.arange(30), 100, place, gain, agreement, residual, transfer, p, taught)
