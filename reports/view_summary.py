@@ -12,8 +12,6 @@ from reports.view_scorecard import threshold_text, verdict_value
 _MOST = 3
 _MOST_STEPS = 4
 _UNDECIDED = "What could not be told"
-CANNOT_TELL = "cannot_tell"
-"""Code of the conclusion of a detector that could come to none."""
 _UNTOLD = (Outcome.INCONCLUSIVE, Outcome.NOT_RUN, Outcome.ERROR)
 
 
@@ -75,7 +73,7 @@ def _said(report: Report) -> tuple[Block, ...]:
     """What probes conclude, and what they warn of; no block where there is nothing."""
     notes = [(result.probe, found) for result in report.record.results for found in result.diagnostics]
     concluded = [
-        f"{capital(probe)}: {found.text}" for probe, found in notes if found.conclusion and found.code != CANNOT_TELL
+        f"{capital(probe)}: {found.text}" for probe, found in notes if found.conclusion and not found.undecided
     ]
     warnings = [
         f"{capital(probe)}: {found.text}"
@@ -116,7 +114,7 @@ def _undecided(report: Report) -> list[str]:
         f"{capital(result.probe)}: {found.text}"
         for result in report.record.results
         for found in result.diagnostics
-        if found.conclusion and found.code == CANNOT_TELL
+        if found.conclusion and found.undecided
     ]
 
 

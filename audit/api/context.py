@@ -97,7 +97,13 @@ class RunContext(ABC):
 
     @abstractmethod
     def diagnose(
-        self, code: str, text: str, severity: Literal["info", "warning"] = "warning", *, conclusion: bool = False
+        self,
+        code: str,
+        text: str,
+        severity: Literal["info", "warning"] = "warning",
+        *,
+        conclusion: bool = False,
+        undecided: bool = False,
     ) -> None:
         """Records something that a reader of the numbers should know; the same code once.
 
@@ -106,6 +112,7 @@ class RunContext(ABC):
             text: one sentence or two.
             severity: a warning is shown wherever the numbers are.
             conclusion: so is what the probe comes to, whatever its severity.
+            undecided: whether the conclusion is that there can be none: CANNOT TELL.
         """
 
     @abstractmethod

@@ -12,12 +12,14 @@ app = typer.Typer(no_args_is_help=True, help="List and explain the probes.", ric
 
 @app.command("list")
 def list_probes() -> None:
-    """List every probe with the question it answers and what it needs."""
+    """List every probe: whether it runs where none is named, the question it answers, and what it needs."""
     from audit.catalog import all_probes
 
-    cards = [probe.card for probe in all_probes().values()]
-    rows = [(card.id, str(card.version), card.question, ", ".join(card.needs)) for card in cards]
-    console.show(console.columns(rows, ("probe", "version", "question", "needs")))
+    rows = []
+    for probe in all_probes().values():
+        card, runs = probe.card, "by default" if probe.by_default else "when named"
+        rows.append((card.id, str(card.version), runs, card.question, ", ".join(card.needs)))
+    console.show(console.columns(rows, ("probe", "version", "runs", "question", "needs")))
 
 
 @app.command("explain")

@@ -51,7 +51,7 @@ def run(
     data: options.DataSpecs = None,
     probe: Annotated[
         list[str] | None,
-        typer.Option("--probe", metavar="ID", help="Probe to run; may be repeated. By default all but backdoor-model."),
+        typer.Option("--probe", metavar="ID", help="Probe to run; may be repeated. Defaults: see `audit probes list`."),
     ] = None,
     setting: Annotated[
         list[str] | None,

@@ -92,10 +92,16 @@ class EngineContext(RunContext):
             self.session.check_interrupt()
 
     def diagnose(
-        self, code: str, text: str, severity: Literal["info", "warning"] = "warning", *, conclusion: bool = False
+        self,
+        code: str,
+        text: str,
+        severity: Literal["info", "warning"] = "warning",
+        *,
+        conclusion: bool = False,
+        undecided: bool = False,
     ) -> None:
         """See `RunContext`."""
-        said = Diagnostic(code=code, text=text, severity=severity, conclusion=conclusion)
+        said = Diagnostic(code=code, text=text, severity=severity, conclusion=conclusion, undecided=undecided)
         self.diagnostics.setdefault(code, said)
 
     def evidence(self, name: str, content: bytes, kind: str, text: str = "") -> Evidence:

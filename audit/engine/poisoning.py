@@ -35,18 +35,24 @@ def planted(split: DataSplit, classes: int, config: PoisonedConfig, seed: int) -
         raise UsageError(str(error)) from error
 
 
-def write_poisoned(found: Planted, file: Path) -> None:
-    """The data as they were trained on, `x` (n, c, h, w) and `y` (n,), and `poisoned`, `cover`, `y_before` (n,).
+def check_writable(split: DataSplit) -> None:
+    """Goes on when `write_poisoned` will be able to write these images.
 
     Raises:
         DataError: when they are too large for one archive.
     """
+    size = split.source.pixels(int(split.order[0])).nbytes * len(split)
+    if size > LARGEST:
+        raise DataError(f"Expected at most {LARGEST:,} bytes of images to write, got {size:,}. Give --samples.")
+
+
+def write_poisoned(found: Planted, file: Path) -> None:
+    """The data as they were trained on, `x` (n, c, h, w) and `y` (n,), and `poisoned`, `cover`, `y_before` (n,).
+
+    They are all in memory at once; `check_writable` says beforehand whether they are too large.
+    """
     split = found.split
     first = split.source.pixels(int(split.order[0]))
-    if first.nbytes * len(split) > LARGEST:
-        raise DataError(
-            f"Expected at most {LARGEST:,} bytes of images to write, got {first.nbytes * len(split):,}. Give --samples."
-        )
     images = np.empty((len(split), *first.shape), dtype=first.dtype)
     for place, row in enumerate(split.order):
         images[place] = split.source.pixels(int(row))

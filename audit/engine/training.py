@@ -10,7 +10,7 @@ import numpy as np
 from torch import nn
 
 from audit.engine.budget import Budget
-from audit.engine.poisoning import described, planted, success_on, write_poisoned
+from audit.engine.poisoning import check_writable, described, planted, success_on, write_poisoned
 from audit.engine.prepare import Inputs, Prepared, matched, open_all, prepare
 from audit.engine.record import environment
 from audit.engine.reporter import Reporter
@@ -179,6 +179,8 @@ class _Work:
         """The training data, poisoned, in place of those that were given."""
         if not isinstance(self.config, PoisonedConfig):
             return None
+        if self.request.poisoned_data is not None:
+            check_writable(self.split)
         found = planted(self.split, self.prepared.subject.num_classes, self.config, self.request.seed)
         self.split = found.split
         return found

@@ -100,6 +100,8 @@ class Diagnostic(Frozen):
     severity: Literal["info", "warning"] = "warning"
     conclusion: bool = False
     """Whether it is what the probe comes to, in words: said wherever the probe's numbers are."""
+    undecided: bool = False
+    """Whether the conclusion is that there can be none, as in CANNOT TELL: said among what could not be told."""
 
 
 class Reason(Frozen):

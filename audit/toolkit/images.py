@@ -18,3 +18,9 @@ def encode_png(pixels: torch.Tensor) -> bytes:
     stream = io.BytesIO()
     picture.save(stream, format="PNG", optimize=True)
     return stream.getvalue()
+
+
+def enlarged(pixels: torch.Tensor, width: int) -> torch.Tensor:
+    """One image (c, h, w), each pixel repeated as often as the image fits into the width, at least once."""
+    times = max(1, width // pixels.shape[-1])
+    return pixels.repeat_interleave(times, dim=1).repeat_interleave(times, dim=2)

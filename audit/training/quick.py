@@ -5,7 +5,6 @@ They are judges of the data and no models to deploy: what matters is that they n
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -13,12 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from audit.api import DataSplit, FloatArray, Inconclusive, IntArray, RunContext, Tally, Unit
-from audit.schema import dump_json
-from audit.toolkit.tensors import tensors_of, tensors_sha256
+from audit.api import DataSplit, FloatArray, Inconclusive, IntArray, RunContext
 from audit.training.config import TrainingConfig
-from audit.training.loop import Task, train
+from audit.training.loop import Task
 from audit.training.recipes import filled, standard
+from audit.training.units import trained_weights
 
 ASKED_AT_ONCE = 256
 
@@ -58,38 +56,16 @@ def quick_net(split: DataSplit, classes: int, ctx: RunContext, purpose: str, wid
 
 
 def fitted(task: Task, ctx: RunContext) -> nn.Module:
-    """What a task makes of its model, as a unit of the run: trained once, and found again by a resumed run.
+    """What a task makes of its model, as a unit of the run; see `trained_weights`.
 
     Raises:
         Inconclusive: `budget` when time ended before it was trained.
         AuditError: when it cannot be trained.
     """
-    unit = Unit(
-        name=f"train/{task.name}",
-        params={
-            "config": task.config.model_dump(mode="json"),
-            "initial": tensors_sha256(tensors_of(task.model)),
-            "origin": task.origin,
-            "data": task.split.digest,
-            "order": hashlib.sha256(task.split.order.tobytes()).hexdigest(),
-        },
-    )
-    mark = hashlib.sha256(dump_json(unit.params).encode()).hexdigest()[:8]
-
-    def weights(_: Unit, inner: RunContext) -> Tally:
-        state = inner.workdir / f"{task.name.replace('/', '-')}-{mark}.unfinished"
-        trained = train(task, inner, state_file=state)
-        if trained.log.ending == "budget":
-            raise Inconclusive("budget", f"The budget ended within the training of {task.name}. Raise --budget.")
-        state.unlink(missing_ok=True)
-        return Tally(arrays={name: tensor.numpy() for name, tensor in trained.weights.items()})
-
-    tallies = ctx.map(weights, [unit], task.name)
-    if not tallies:
+    weights = trained_weights(task, ctx)
+    if weights is None:
         raise Inconclusive("budget", f"The budget ended before {task.name} was trained. Raise --budget.")
-    shapes = {name: tensor.shape for name, tensor in tensors_of(task.model).items()}  # storing makes scalars vectors
-    found = {name: torch.from_numpy(np.array(array)).reshape(shapes[name]) for name, array in tallies[0].arrays.items()}
-    return filled(task.model, found, ctx.device)
+    return filled(task.model, weights, ctx.device)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

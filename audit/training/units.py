@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from audit.api import DataSplit, Inconclusive, RunContext, Subject, Tally, Unit
 from audit.schema import dump_json
@@ -44,7 +44,7 @@ def undefended_twin(
 
 
 def trained_subject(task: Task, subject: Subject, ctx: RunContext) -> Subject | None:
-    """What a task on the `train` split makes of a model of the subject's form, as a subject of its own.
+    """What a task makes of a model of the subject's form, as a subject of its own.
 
     It is trained once for all probes of a run that ask for the same.
 
@@ -53,31 +53,43 @@ def trained_subject(task: Task, subject: Subject, ctx: RunContext) -> Subject | 
 
     Raises:
         AuditError: when it cannot be trained.
+        Inconclusive: as `trained_weights`.
+    """
+    weights = trained_weights(task, ctx.shared())
+    if weights is None:
+        return None
+    model = filled(task.model, weights, subject.device)
+    return replace(subject, model=model, name=task.name, digest=tensors_sha256(weights), untrained=None)
+
+
+def trained_weights(task: Task, ctx: RunContext) -> dict[str, Tensor] | None:
+    """The tensors that a task makes of its model's, as a unit of the run: found again by a resumed run.
+
+    Returns:
+        None where the budget ended before the training was begun.
+
+    Raises:
+        AuditError: when it cannot be trained.
         Inconclusive: `budget` when time ended within it; it goes on after its last epoch when the run is resumed.
     """
+    initial = tensors_of(task.model)
     unit = Unit(
         name=f"train/{task.name}",
         params={
             "config": task.config.model_dump(mode="json"),
-            "initial": tensors_sha256(tensors_of(task.model)),
+            "initial": tensors_sha256(initial),
             "origin": task.origin,
+            "data": task.split.digest,
+            "order": hashlib.sha256(task.split.order.tobytes()).hexdigest(),
         },
-        positions=range(len(task.split)),
-        role="train",
     )
     mark = hashlib.sha256(dump_json(unit.params).encode()).hexdigest()[:8]
-    tallies = ctx.shared().map(
-        lambda _, inner: _weights(task, inner, f"{task.name}-{mark}.unfinished"), [unit], task.name
-    )
+    unfinished = f"{task.name.replace('/', '-')}-{mark}.unfinished"
+    tallies = ctx.map(lambda _, inner: _weights(task, inner, unfinished), [unit], task.name)
     if not tallies:
         return None
-    shapes = {name: tensor.shape for name, tensor in tensors_of(task.model).items()}  # storing makes scalars vectors
-    weights = {
-        name: torch.from_numpy(np.array(array)).reshape(shapes[name]) for name, array in tallies[0].arrays.items()
-    }
-    digest = str(tallies[0].values["sha256"])
-    model = filled(task.model, weights, subject.device)
-    return replace(subject, model=model, name=task.name, digest=digest, untrained=None)
+    arrays = tallies[0].arrays  # storing makes scalars vectors
+    return {name: torch.from_numpy(np.array(arrays[name])).reshape(initial[name].shape) for name in arrays}
 
 
 def _weights(task: Task, ctx: RunContext, unfinished: str) -> Tally:
@@ -86,7 +98,4 @@ def _weights(task: Task, ctx: RunContext, unfinished: str) -> Tally:
     if trained.log.ending == "budget":
         raise Inconclusive("budget", f"The budget ended within the training of the {task.name}. Raise --budget.")
     state.unlink(missing_ok=True)
-    return Tally(
-        values={"sha256": trained.log.weights_sha256},
-        arrays={name: tensor.numpy() for name, tensor in trained.weights.items()},
-    )
+    return Tally(arrays={name: tensor.numpy() for name, tensor in trained.weights.items()})

@@ -65,8 +65,8 @@ FEWEST_IMAGES = 40
     "was put on other images, and a network then gave those the group's class, as nothing else from that class makes "
     "it do; or their content is that of several other classes, and still they teach a network their label for others "
     "of them that were kept from it. Suspicious means that the images stand out, or teach one another a label where "
-    "content decides less clearly, and that no network was seen to obey as often as that takes. Not detected holds for the kinds and amounts that the probe "
-    "planted itself and found again.",
+    "content decides less clearly, and that no network was seen to obey as often as that takes. Not detected holds "
+    "for the kinds and amounts that the probe planted itself and found again.",
     limits=[
         "Tiles are found where pixels repeat exactly, before lossy compression or resizing, and on images whose "
         "content is not of their class: a patch on images that keep their right label is left to the clusters.",

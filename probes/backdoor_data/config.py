@@ -53,7 +53,7 @@ LONGER = 3
 a style of ones for no ones at all, and knew a blended trigger in none of six tries; thirty knew it in five."""
 
 Canary = Literal["badnets", "blended", "sig", "wanet"]
-PLANTED: dict[Canary, float] = {"badnets": 0.01, "blended": 0.01, "sig": 0.1, "wanet": 0.1}
+PLANTED: dict[Canary, float] = {"badnets": 0.01, "blended": 0.01, "sig": 0.2, "wanet": 0.1}
 """Fractions of canaries: of all images, with sig of the target's."""
 
 
@@ -79,9 +79,9 @@ class BackdoorDataConfig(ProbeConfig):
     """Control residuals for each group that is tested."""
     bootstrap: int = Field(default=199, ge=99)
     """Simulated classes without clusters that a separate one is compared with."""
-    canaries: tuple[Canary, ...] = ("badnets", "blended")
-    """Backdoors that are planted in copies, of which the probe must find what it claims to: badnets, blended, sig,
-    wanet. Each but badnets takes a training."""
+    canaries: tuple[Canary, ...] = ("badnets", "blended", "sig", "wanet")
+    """Backdoors that are planted in copies, of which the probe must find what it claims to. Each but badnets takes a
+    training, and wanet two more where it is learned."""
     tile_canaries: int = Field(default=10, ge=1)
     """Copies with a planted patch, each with another target."""
     tile_images: int = Field(default=4000, ge=100)

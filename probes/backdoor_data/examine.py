@@ -77,10 +77,10 @@ def relabelled(splits: Splits, groups: Sequence[Cluster], rng: np.random.Generat
     Groups of the class whose content is foreign altogether belong to it.
     """
     found = []
-    for label, rows in gathered_in_one_class(splits.content):
-        for group in groups:
-            if group.label == label and group.agreement.foreign:
-                rows = np.concatenate([rows, np.setdiff1d(group.rows, rows)])
+    for label, doubted in gathered_in_one_class(splits.content):
+        rows = doubted
+        for group in (group for group in groups if group.label == label and group.agreement.foreign):
+            rows = np.concatenate([rows, np.setdiff1d(group.rows, rows)])
         found.append(Cluster(label, rows, math.nan, math.nan, agreement(splits.content, rows, label, rng)))
     return found
 

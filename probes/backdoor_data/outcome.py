@@ -130,7 +130,7 @@ def conclude(outcome: Outcome, ctx: RunContext) -> None:
         why = " ".join(outcome.reasons) or "No canary was found."
         tried = f" Of what was planted in copies, {'; '.join(_tried(outcome))}." if outcome.tries else ""
         text = f"{verdict}: nothing was found, and there is no showing that it would have been. {why}{tried}"
-        ctx.diagnose("cannot_tell", text, conclusion=True)
+        ctx.diagnose("cannot_tell", text, conclusion=True, undecided=True)
 
 
 def _said_of_classes(findings: Sequence[Finding], outcome: Outcome) -> list[str]:

@@ -18,7 +18,8 @@ def retrained(
 ) -> list[Finding]:  # fmt: skip
     """The findings, the first of them that need it with what retraining says; none does where a residual transferred.
 
-    Of clusters that contradict their labels and stand far apart, or whose content is foreign altogether, those with the most significant contradiction come first.
+    Of clusters that contradict their labels and stand far apart, or whose content is foreign altogether, those with
+    the most significant contradiction come first.
 
     Raises:
         Inconclusive: `budget` when time ended before.

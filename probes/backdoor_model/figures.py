@@ -6,11 +6,10 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
-import torch
 
 from audit.api import Bars, Evidence, ImageGrid, ImageTile, RunContext, Table
 from audit.toolkit.detection import ALPHA
-from audit.toolkit.images import encode_png
+from audit.toolkit.images import encode_png, enlarged
 from probes.backdoor_model.outcome import Outcome
 from probes.backdoor_model.outlying import unusual_below
 
@@ -75,7 +74,7 @@ def triggers(outcome: Outcome, ctx: RunContext) -> Iterator[Evidence | ImageGrid
         shown = {"mask": trigger.mask[None], "trigger": trigger.mask * trigger.pattern + (1 - trigger.mask) * 0.5}
         for kind, picture in shown.items():
             text = f"{outcome.names[label]}: {kind}, {trigger.size:.1f} pixels"
-            evidence = ctx.evidence(f"{kind}-{label}.png", encode_png(_large(picture)), "image", text)
+            evidence = ctx.evidence(f"{kind}-{label}.png", encode_png(enlarged(picture, SIDE)), "image", text)
             yield evidence
             line.append(ImageTile(path=evidence.path, label=text))
         rows.append(tuple(line))
@@ -87,8 +86,3 @@ def triggers(outcome: Outcome, ctx: RunContext) -> Iterator[Evidence | ImageGrid
         columns=("mask", "trigger"),
         rows=tuple(rows),
     )
-
-
-def _large(picture: torch.Tensor) -> torch.Tensor:
-    times = max(1, SIDE // picture.shape[-1])
-    return picture.repeat_interleave(times, dim=1).repeat_interleave(times, dim=2)

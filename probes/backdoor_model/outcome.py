@@ -140,7 +140,7 @@ def conclude(outcome: Outcome, ctx: RunContext) -> None:
         ctx.diagnose("suspicious", text, "warning", conclusion=True)
     elif found is Found.CANNOT_TELL:
         text = f"{found} whether a trigger leads to a class: {outcome.why_not}; {how}"
-        ctx.diagnose("cannot_tell", text, "warning", conclusion=True)
+        ctx.diagnose("cannot_tell", text, "warning", conclusion=True, undecided=True)
     else:
         assert not isinstance(outcome.twins, str)
         text = f"{found}: {how}; a planted patch in a copy of the model was found, and none in a copy without"

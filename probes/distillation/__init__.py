@@ -144,7 +144,8 @@ def distillation(subject: Subject, data: Data, config: DistillationProbeConfig, 
         text = f"A control that only an absence of masking needs did not pass: {behaviour.name}, {behaviour.observed}."
         ctx.diagnose("control_not_needed", text, "info")
     severity: Literal["info", "warning"] = "info" if verdict == "NOT DETECTED" else "warning"
-    ctx.diagnose("masking", f"Masking {verdict}: {why}.", severity, conclusion=True)
+    undecided = verdict == "CANNOT TELL"
+    ctx.diagnose("masking", f"Masking {verdict}: {why}.", severity, conclusion=True, undecided=undecided)
     if {"student", "twin"} <= set(outcomes):
         for code, text in conclude(outcomes, config.temperature):
             ctx.diagnose(code, text, "info")

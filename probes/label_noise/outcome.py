@@ -147,6 +147,6 @@ def conclude(outcome: Outcome, ctx: RunContext) -> None:
         ctx.diagnose("suspicious", f"{found}: labels may be wrong: {said}{need}", conclusion=True)
     elif found is Found.CANNOT_TELL:
         text = f"{found} how many labels are wrong: {outcome.why_not}; {flagged} of {n} are flagged"
-        ctx.diagnose("cannot_tell", text, conclusion=True)
+        ctx.diagnose("cannot_tell", text, conclusion=True, undecided=True)
     else:
         ctx.diagnose("not_detected", f"{found}: {said}", "info", conclusion=True)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from audit.api import Bars, DataSplit, Evidence, ImageGrid, ImageTile, RunContext, Table
-from audit.toolkit.images import encode_png
+from audit.toolkit.images import encode_png, enlarged
 from probes.shortcuts.outcome import Outcome
 
 MOST_CLASSES, MOST_LISTED = 40, 50
@@ -98,7 +98,7 @@ def pictures(outcome: Outcome, ctx: RunContext) -> Iterator[Evidence | ImageGrid
         picture = torch.from_numpy(0.5 + template.pattern / (2 * max(largest, 1e-6)))
         name = outcome.names[template.label]
         evidence = ctx.evidence(
-            f"pattern-{template.label}.png", encode_png(_large(picture)), "image", f"pattern of {name}"
+            f"pattern-{template.label}.png", encode_png(enlarged(picture, SIDE)), "image", f"pattern of {name}"
         )
         yield evidence
         tiles.append(ImageTile(path=evidence.path, label=f"{name}, up to {largest * 255:.0f} levels"))
@@ -111,11 +111,6 @@ def pictures(outcome: Outcome, ctx: RunContext) -> Iterator[Evidence | ImageGrid
             columns=("pattern",) * min(5, len(tiles)),
             rows=tuple(tuple(tiles[at : at + 5]) for at in range(0, len(tiles), 5)),
         )
-
-
-def _large(picture: torch.Tensor) -> torch.Tensor:
-    times = max(1, SIDE // picture.shape[-1])
-    return picture.repeat_interleave(times, dim=1).repeat_interleave(times, dim=2)
 
 
 def suspects(outcome: Outcome, split: DataSplit) -> Table | None:

@@ -219,7 +219,8 @@ def conclude(outcome: Outcome, ctx: RunContext) -> None:
         text = f"{found}: {what} behaviour does not confirm it; {asked or 'no network could be asked'}"
         ctx.diagnose("suspicious", text, "warning", conclusion=True)
     elif found is Found.CANNOT_TELL:
-        ctx.diagnose("cannot_tell", f"{found} whether classes have shortcuts: {outcome.why_not}", conclusion=True)
+        text = f"{found} whether classes have shortcuts: {outcome.why_not}"
+        ctx.diagnose("cannot_tell", text, conclusion=True, undecided=True)
     else:
         shown = ", ".join(f"at {power.fraction:.0%} {power_text(power.hits, power.keys)}" for power in outcome.powers)
         text = f"{found}: no class-wise filter or pattern stands out; planted filters of all classes' images: {shown}"

@@ -48,7 +48,7 @@ def test_what_probes_conclude_is_in_the_summary(report: Report):
 
 
 def test_a_detector_that_came_to_nothing_is_among_what_could_not_be_told(report: Report):
-    note = Diagnostic(code="cannot_tell", text="CANNOT TELL whether: too few images", conclusion=True)
+    note = Diagnostic(code="any", text="CANNOT TELL whether: too few images", conclusion=True, undecided=True)
     results = tuple(
         found.model_copy(update={"diagnostics": (note,)}) if found.probe == "evasion" else found
         for found in report.record.results

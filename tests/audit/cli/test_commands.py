@@ -146,6 +146,16 @@ def test_describe_says_what_was_loaded(audit):
         assert part in ended.out + ended.err, part
 
 
+def test_the_list_of_probes_says_what_runs_by_default(audit):
+    from audit.catalog import all_probes
+
+    lines = {line.split()[0]: line for line in audit("probes", "list").out.splitlines()[2:]}
+    by_default = {name: probe.by_default for name, probe in all_probes().items()}
+    assert set(by_default.values()) == {True, False}
+    assert {name: "  by default  " in line for name, line in lines.items()} == by_default
+    assert all(("  when named  " in line) is not by_default[name] for name, line in lines.items())
+
+
 def test_doctor_and_explain_say_what_there_is(audit):
     assert "torchattacks" in audit("doctor").out
     explained = audit("probes", "explain", "evasion").out

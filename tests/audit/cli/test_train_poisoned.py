@@ -68,6 +68,15 @@ def test_what_does_not_fit_is_said_before_training(audit, tmp_path, network, wor
     assert not (tmp_path / "out.safetensors").exists()
 
 
+def test_too_large_data_are_refused_before_training(audit, tmp_path, network, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("audit.engine.poisoning.LARGEST", 1000)
+    monkeypatch.setattr("audit.engine.training.train", lambda *_, **__: pytest.fail("trained"))
+    words = ("--poisoned-data", tmp_path / "data.npz", "--out", tmp_path / "out.safetensors")
+    ended = audit("train", "poisoned", "--model", network, *QUICK, "--samples", 100, *words)
+    assert ended.code == 2
+    assert "Expected at most 1,000 bytes of images to write, got 6,400. Give --samples." in ended.err
+
+
 def test_other_kinds_take_no_poison(audit, tmp_path, network):  # noqa: F811
     out = tmp_path / "out.safetensors"
     ended = audit("train", "standard", "--model", network, *QUICK, "--poison", "cuda", "--out", out)

@@ -15,6 +15,9 @@ from audit.engine.session import Interrupted, Session
 from audit.engine.store import RunStore
 from audit.errors import Inconclusive
 from audit.testing import synthetic
+from audit.training.config import TrainingConfig
+from audit.training.quick import fitted
+from audit.training.recipes import standard
 from audit.training.units import batch_size_for, initial_model, undefended_twin
 
 
@@ -59,6 +62,33 @@ def test_it_is_trained_once_for_all_probes(tmp_path, monkeypatch):
     assert torch.equal(first.logits(pixels), second.logits(pixels))
     assert first.untrained is None
     assert not any(parameter.requires_grad for parameter in first.model.parameters())
+
+
+def test_a_probe_s_own_training_is_found_again_and_other_images_are_trained_on_anew(tmp_path, monkeypatch):
+    from audit.training import units
+
+    times = []
+    monkeypatch.setattr(
+        units, "train", lambda *given, _train=units.train, **how: times.append(1) or _train(*given, **how)
+    )
+    ctx = context(tmp_path)
+    split, initial = ctx.session.data["train"], initial_model(ctx.session.subject, ctx)
+    parts = [split, split, split.first(100), replace(split, digest="planted"), replace(split, order=split.order[::-1])]
+    nets = [fitted(standard(initial, part, TrainingConfig(epochs=1), "a/judge"), ctx) for part in parts]
+    assert len(times) == 4
+    first, again, *others = [torch.cat([value.flatten() for value in net.parameters()]) for net in nets]
+    assert torch.equal(first, again)
+    assert not torch.equal(first, others[0])
+    assert not list((tmp_path / "probes/p").glob("*.unfinished"))
+
+
+def test_a_probe_s_own_training_that_was_not_begun_is_inconclusive(tmp_path):
+    ctx = context(tmp_path, budget=Budget(deadline=0.0))
+    task = standard(
+        initial_model(ctx.session.subject, ctx), ctx.session.data["train"], TrainingConfig(epochs=1), "judge"
+    )
+    with pytest.raises(Inconclusive, match="The budget ended before judge was trained"):
+        fitted(task, ctx)
 
 
 def test_it_learns(tmp_path):

@@ -115,7 +115,9 @@ def test_a_tile_is_pasted_where_it_was():
     assert made[:, 0, 3:5, 4:6].min() == 1
 
 
-def finding(p=None, hits=100, gain=0.5, contradiction=0.0, scatter=1.0, taught=None, residual=None, place=None, rival=0.1):
+def finding(
+    p=None, *, hits=100, gain=0.5, contradiction=0.0, scatter=1.0, taught=None, residual=None, place=None, rival=0.1
+):
     agreement = Agreement(0.5, 0.5 - 0.4 * contradiction, 0.5, 0.1, 0.5 - 0.4 * min(contradiction, scatter))
     residual = torch.zeros(1, 8, 8) if residual is None else residual
     transfer = Transfer(hits, 100, rival, p)
@@ -144,6 +146,17 @@ def test_the_verdict_of_a_group():
     assert finding(None, hits=0, taught=Taught(29, 2, 30, 20, 30, 25)).found == "NOT DETECTED"  # like one class
     assert finding(None, hits=0, taught=Taught(20, 12, 30, 20, 30, 4)).found == "NOT DETECTED"
     assert finding(None, hits=0, taught=Taught(5, 0, 5, 5, 5, 1)).found == "NOT DETECTED"
+
+
+def test_images_that_teach_a_label_foreign_to_each_of_them_are_detected():
+    strong = Taught(29, 2, 30, 20, 30, 7)
+    found = finding(None, hits=0, gain=np.nan, contradiction=1.0, scatter=0.8, taught=strong)
+    assert found.found == "DETECTED"
+    assert found.kind.startswith("a trigger, which no added pattern explains well; a warp would do so")
+    style = finding(None, hits=0, gain=np.nan, contradiction=1.0, scatter=0.4, taught=strong)
+    assert style.found == "SUSPICIOUS"
+    assert finding(None, hits=0, contradiction=1.0, gain=1.0, scatter=0.1).found == "NOT DETECTED"  # a natural part
+    assert finding(None, hits=0, contradiction=1.0, taught=Taught(6, 4, 30, 20, 30, 7)).found == "NOT DETECTED"
 
 
 def test_kinds_are_named():

@@ -132,6 +132,7 @@ def test_few_classes_cannot_be_told_apart(audited, seed):
         net = QuickNet(1, 8, 2).eval().requires_grad_(False)
     result = audited(net, classes=2, starts=2, margin_steps=5, trigger_steps=10)
     assert "of 2 classes one can hardly stand out; at least 8 are needed" in result.said["cannot_tell"]
+    assert [note.undecided for note in result.found.diagnostics if note.conclusion] == [True]
 
 
 def test_a_model_that_answers_with_nan_is_inconclusive(audited):

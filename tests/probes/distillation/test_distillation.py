@@ -61,6 +61,10 @@ def verdict(result):
     return next(found.text for found in result.diagnostics if found.code == "masking")
 
 
+def undecided(result):
+    return next(found.undecided for found in result.diagnostics if found.conclusion)
+
+
 def value(result, metric, model="subject", **where):
     return next(
         found.value
@@ -107,6 +111,7 @@ def test_who_hides_nothing_is_left_alone(examined, base, kind):
     result = examined(model, output=output)
     assert result.status.value == "measured", result.reason
     assert verdict(result).startswith("Masking NOT DETECTED")
+    assert not undecided(result)
     assert value(result, "zero_gradient_share") == 0
 
 
@@ -156,6 +161,7 @@ def test_a_model_that_is_mostly_wrong_cannot_be_told(examined):
     torch.manual_seed(3)
     result = examined(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
     assert verdict(result).startswith("Masking CANNOT TELL: only")
+    assert undecided(result)
 
 
 def test_radii_as_given_are_used_and_impossible_ones_refused(examined, base):

@@ -128,6 +128,7 @@ def test_networks_that_learn_nothing_cannot_tell(audited):
     images = rng.integers(0, 255, (300, 1, 8, 8)).astype(np.uint8)
     result = audited(replace(array_split(images, rng.integers(0, 10, 300)), role="train"), epochs=4)
     assert "networks learnt hardly anything" in result.said["cannot_tell"]
+    assert [note.undecided for note in result.found.diagnostics if note.conclusion] == [True]
     assert not result.measured("rate")
 
 

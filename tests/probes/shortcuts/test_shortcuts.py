@@ -72,6 +72,7 @@ def test_few_images_of_a_class_are_no_ground_to_speak(audited):
     images, labels = photographs(n=120)
     result = audited(split_of(images, labels))
     assert "fewer than two classes have 50 images" in result.said["cannot_tell"]
+    assert [note.undecided for note in result.found.diagnostics if note.conclusion] == [True]
     assert "4 of 4 classes have fewer than 50 images" in result.said["small_classes"]
     assert not result.measured("poisoned_fraction")
 
