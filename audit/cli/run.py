@@ -19,6 +19,7 @@ from audit.cli.verdict import conclude, read_policy
 from audit.errors import UsageError
 
 if TYPE_CHECKING:
+    from audit.api import Probe
     from audit.engine.budget import Budget
     from audit.engine.plan import Plan
     from audit.engine.prepare import Inputs, Prepared
@@ -85,10 +86,8 @@ def run(
     from audit.engine.prepare import Inputs
     from audit.loading.models import ModelRequest
 
-    if not data:
-        raise UsageError("Expected at least one --data SPEC, got none. Give labelled images, such as imagefolder:DIR.")
     request = ModelRequest(model, weights, weights_key, strip_prefix, preprocess, allow_code, allow_pickle)
-    inputs = Inputs(request, tuple(data), samples, seed, device, threads)
+    inputs = Inputs(request, tuple(data or ()), samples, seed, device, threads)
     wanted = RunOptions(tuple(probe or ()), tuple(setting or ()), budget, policy, out, dry_run, fresh)
     raise typer.Exit(execute(inputs, wanted, sys.argv[1:]))
 
@@ -103,6 +102,8 @@ def execute(inputs: Inputs, wanted: RunOptions, argv: Sequence[str]) -> int:
     from audit.engine.store import check_folder, open_store
 
     probes = choose(wanted.probes)
+    if not inputs.data:
+        check_none_needed(probes)
     configs = parse_settings(wanted.settings, all_probes())
     policy = read_policy(wanted.policy)
     seconds = parse_duration(wanted.budget) if wanted.budget else None
@@ -121,6 +122,27 @@ def execute(inputs: Inputs, wanted: RunOptions, argv: Sequence[str]) -> int:
     with open_store(out, fresh=wanted.fresh) as store:  # held until the report is there, so no other run comes between
         done = measure(store, plan, prepared, inputs, wanted, argv, Budget.of(seconds))
         return conclude(out, policy) if done else 130
+
+
+def check_none_needed(probes: Sequence[Probe]) -> None:
+    """Goes on when one of the probes examines a checkpoint without any data.
+
+    Raises:
+        UsageError: when all of them need some.
+    """
+    from audit.catalog import all_probes
+
+    if not any(needs_no_data(probe) for probe in probes):
+        free = " ".join(f"--probe {name}" for name, probe in all_probes().items() if needs_no_data(probe))
+        raise UsageError(
+            "Expected at least one --data SPEC, got none. Give labelled images, such as imagefolder:DIR; or ask for "
+            f"what needs none: {free}."
+        )
+
+
+def needs_no_data(probe: Probe) -> bool:
+    """Whether it examines a checkpoint alone."""
+    return not any(need.startswith("data:") for need in probe.card.needs)
 
 
 def measure(

@@ -1,7 +1,7 @@
 """Whether the images of a group teach one another's label: what tells a warp or any other trigger that cannot be added.
 
-Two small networks are trained, one on all but half of a group, one without any of it. A trigger that the other half
-taught gives the kept half its class; without it their content decides. Mistaken labels teach nothing of the kind. A
+Two small networks are trained, one on all but a quarter of a group, one without any of it. A trigger that the others
+taught gives the kept quarter its class; without it their content decides. Mistaken labels teach nothing of the kind. A
 natural part of a class is known by its content either way, or taken for the one class that it is most like. As many of
 the class's other images are kept from both, for comparison.
 
@@ -27,7 +27,10 @@ from probes.backdoor_data.network import Network, own
 from probes.backdoor_data.samples import Samples
 
 FEWEST_KEPT = 20
-"""Images of half a group below which nothing is told."""
+"""Kept images below which nothing is told."""
+KEPT = 0.25
+"""Share of a group that is kept, where that is as many. Half of a tenth of 900 images did not teach a warp in one of two
+tries, three quarters did."""
 SPREAD = 0.5
 """Most of the kept images that lose the class may go to one other. A natural part of a class, when it was never shown,
 is taken for the one or two classes that it resembles; images relabelled from all classes go back to all of them."""
@@ -38,7 +41,7 @@ class Taught:
     """How many of n kept images get the class.
 
     Attributes:
-        shown: from the network that was shown the group's other half.
+        shown: from the network that was shown the group's others.
         unshown: from the one that was not.
         n: kept images of the group.
         usual: of the class's other images that were kept, from the second network.
@@ -55,7 +58,7 @@ class Taught:
 
     @property
     def strong(self) -> bool:
-        """Whether it is the other half that makes the difference: large, beyond both intervals, and to many classes."""
+        """Whether it is the others that make the difference: large, beyond both intervals, and to many classes."""
         lost = self.n - self.unshown
         if self.n < FEWEST_KEPT or self.most > SPREAD * lost:
             return False
@@ -64,7 +67,7 @@ class Taught:
 
     @property
     def refuted(self) -> bool:
-        """Whether the other half makes no difference: the images get the class without it, or do not get it with it.
+        """Whether the others make no difference: the images get the class without it, or do not get it with it.
 
         Where they go to one other class, nothing is refuted: a trigger may have been put on images of one class.
         """
@@ -100,7 +103,7 @@ def taught(
     """
     rng = ctx.rng(f"taught/{name}")
     drawn = rng.permutation(group)
-    kept = drawn[: len(drawn) // 2]
+    kept = drawn[: max(min(FEWEST_KEPT, len(drawn) // 2), round(KEPT * len(drawn)))]
     rest = np.setdiff1d(np.flatnonzero(samples.labels == label), group)
     others = rng.permutation(rest)[: min(len(kept), len(rest) // 3)]
     answers = []
