@@ -7,7 +7,7 @@ import tomllib
 import jsonschema
 import pytest
 
-from tests.audit.cli.command import MODEL, digits_run
+from tests.audit.cli.command import FIXTURE, MODEL, PREPROCESS, digits_run
 
 POLICY = """
 schema = "audit-policy/1"
@@ -163,3 +163,29 @@ def test_doctor_and_explain_say_what_there_is(audit):
         assert part in explained, part
     assert "--version" in audit("--help").out
     assert audit("--version").out.startswith("trust-audit ")
+
+
+QUICK = [f"backdoor-model.{name}" for name in ("starts=1", "margin_steps=1", "trigger_steps=10", "bases=20")]
+
+
+def test_a_checkpoint_alone_is_examined_where_a_probe_needs_no_data(audit, tmp_path):
+    words = ["run", "--model", MODEL, "--weights", FIXTURE, "--preprocess", PREPROCESS, "--threads", "1"]
+
+    ended = audit(
+        *words, "--probe", "backdoor-model", "--probe", "accuracy", "--out", tmp_path / "run",
+        *(word for setting in QUICK for word in ("--set", setting)),
+    )  # fmt: skip
+
+    assert ended.code == 0, ended.err
+    results = json.loads((tmp_path / "run/results.json").read_text())["results"]
+    by_probe = {result["probe"]: result for result in results}
+    assert by_probe["backdoor-model"]["reason"]["code"] == "control_failed"  # ten steps find no corner
+    assert by_probe["accuracy"]["reason"]["code"] == "missing_role"
+    assert (tmp_path / "run/report.html").is_file()
+
+
+def test_without_data_and_without_such_a_probe_there_is_nothing_to_do(audit):
+    ended = audit("run", "--model", MODEL, "--weights", FIXTURE, "--preprocess", PREPROCESS)
+    assert ended.code == 2
+    assert "Expected at least one --data SPEC, got none." in ended.err
+    assert "--probe backdoor-model" in ended.err
