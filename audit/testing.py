@@ -19,16 +19,14 @@ import io
 import random
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from audit.api import DataSplit, Probe, ProbeConfig, Role, Subject
+from audit.api import DataSplit, ImagesInMemory, Probe, ProbeConfig, Role, Subject
 from audit.engine.budget import Budget
 from audit.engine.plan import Step, missing_need
 from audit.engine.run import run_step
@@ -63,22 +61,6 @@ class PrototypeNetwork(nn.Module):
         return logits
 
 
-@dataclass(frozen=True, slots=True)
-class ArraySource:
-    """Images in memory."""
-
-    images: npt.NDArray[np.uint8]
-
-    def __len__(self) -> int:
-        """Number of images."""
-        return len(self.images)
-
-    def pixels(self, index: int) -> npt.NDArray[np.uint8]:
-        """One image, (c, h, w) uint8."""
-        image: npt.NDArray[np.uint8] = self.images[index]
-        return image
-
-
 def synthetic(
     classes: int = 4, channels: int = 1, side: int = 6, n: int = 160, noise: float = 0.25, seed: int = 0
 ) -> tuple[Subject, dict[Role, DataSplit]]:
@@ -99,7 +81,7 @@ def synthetic(
         labels = rng.integers(0, classes, n)
         images = np.clip(prototypes[labels] + rng.normal(0, noise, (n, channels, side, side)), 0, 1)
         data[role] = DataSplit(
-            source=ArraySource(np.rint(images * 255).astype(np.uint8)),
+            source=ImagesInMemory(np.rint(images * 255).astype(np.uint8)),
             labels=labels,
             ids=[f"{role}-{seed}-{place}" for place in range(n)],
             order=rng.permutation(n),

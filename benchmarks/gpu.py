@@ -48,7 +48,7 @@ from networks import cnn7, small
 from torch import Tensor, nn
 from unlearnable import looked_at, poisoned
 
-from audit.api import DataSplit, Probe, ProbeConfig, Role, Subject
+from audit.api import DataSplit, ImagesInMemory, Probe, ProbeConfig, Role, Subject
 from audit.engine.budget import Budget
 from audit.engine.plan import Step
 from audit.engine.prepare import available_cores, set_exact_numerics
@@ -60,7 +60,6 @@ from audit.engine.training_context import CommandContext
 from audit.loading.datasets import fit, open_dataset
 from audit.loading.preprocess import Geometry
 from audit.schema import where_text
-from audit.testing import ArraySource
 from audit.toolkit.norms import parse_eps
 from audit.training.config import AdversarialConfig, CertifiedConfig, TrainingConfig
 from audit.training.log import Epoch
@@ -156,7 +155,7 @@ def split_of(spec: str | None, role: Role, n: int | None) -> DataSplit:
     drawn = [patterns[label] + rng.normal(0, NOISE, (3, SIDE, SIDE)) for label in labels]
     images = np.stack([np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8) for image in drawn])
     ids = [f"{role}-{place}" for place in range(n)]
-    return DataSplit(ArraySource(images), labels, ids, np.arange(n), role, f"{role}-{n}")
+    return DataSplit(ImagesInMemory(images), labels, ids, np.arange(n), role, f"{role}-{n}")
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float]:

@@ -24,7 +24,7 @@ import torch
 from measuring import ROOT, save
 from sklearn.metrics import roc_auc_score
 
-from audit.api import DataSplit
+from audit.api import DataSplit, ImagesInMemory
 from audit.loading.datasets import fit, open_dataset
 from audit.loading.preprocess import Geometry
 from audit.poisons.by_name import recipe_of
@@ -137,7 +137,7 @@ def speed(options: argparse.Namespace) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     images = list(rng.integers(0, 256, (options.images, 3, 32, 32), dtype=np.uint8))
     labels = np.arange(options.images, dtype=np.int64) % 10
-    split = DataSplit(Array(images), labels, ["0"] * len(labels), np.arange(len(labels)), "train", "0")
+    split = DataSplit(ImagesInMemory(images), labels, ["0"] * len(labels), np.arange(len(labels)), "train", "0")
     assert can_be_averaged(split, 10)
     start = time.perf_counter()
     evidence(images, labels, 0)
@@ -146,20 +146,6 @@ def speed(options: argparse.Namespace) -> dict[str, Any]:
         "seconds": round(time.perf_counter() - start, 1),
         "threads": torch.get_num_threads(),
     }
-
-
-class Array:
-    """Images in memory, as a source of a split."""
-
-    def __init__(self, images: list[np.ndarray]) -> None:
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def pixels(self, index: int) -> np.ndarray:
-        """See `ImageSource`."""
-        return self.images[index]
 
 
 SUITES = {"shortcuts": shortcuts, "speed": speed}

@@ -25,10 +25,10 @@ from typing import Any
 import numpy as np
 import torch
 from measuring import ROOT, save
-from poison import Array, images_of
+from poison import images_of
 from sklearn.metrics import roc_auc_score
 
-from audit.api import DataSplit, Subject
+from audit.api import DataSplit, ImagesInMemory, Subject
 from audit.engine.budget import Budget
 from audit.engine.context import EngineContext
 from audit.engine.session import Session
@@ -59,7 +59,7 @@ def split_of(name: str, shared: Path, seed: int) -> DataSplit:
     images, labels = images_of("digits8" if name == "digits" else name, shared, seed)
     images, labels = images[: IMAGES[name]], labels[: IMAGES[name]]
     ids = [f"{seed}-{place}" for place in range(len(labels))]
-    return DataSplit(Array(images), labels, ids, np.arange(len(labels)), "train", f"{name}-{seed}")
+    return DataSplit(ImagesInMemory(images), labels, ids, np.arange(len(labels)), "train", f"{name}-{seed}")
 
 
 def context(split: DataSplit, seed: int) -> tuple[Subject, EngineContext]:

@@ -51,6 +51,26 @@ class StoredSource(Protocol):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class ImagesInMemory:
+    """An `ImageSource` of images that have been read.
+
+    Attributes:
+        images: (c, h, w) each, uint8 or float32 in [0, 1]; an array (n, c, h, w) will do.
+    """
+
+    images: Sequence[npt.NDArray[np.uint8] | npt.NDArray[np.float32]] | npt.NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.images)
+
+    def pixels(self, index: int) -> npt.NDArray[np.uint8] | npt.NDArray[np.float32]:
+        """See `ImageSource`."""
+        found: npt.NDArray[np.uint8] | npt.NDArray[np.float32] = self.images[index]
+        return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class DataSplit:
     """A labelled set in a fixed seeded order; any prefix of that order is a valid random sample.
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from audit.api import DataSplit, IntArray, RunContext, Tally, Unit
+from audit.api import DataSplit, ImagesInMemory, IntArray, RunContext, Tally, Unit
 from audit.poisons.by_name import recipe_of
 from audit.poisons.planting import Planted, plant
 from audit.poisons.recipe import Recipe
@@ -24,25 +24,9 @@ from probes.backdoor_data.network import Network
 from probes.backdoor_data.retrained import retrained
 from probes.backdoor_data.samples import Samples, gathered
 from probes.backdoor_data.taught import trained
-from probes.backdoor_data.tiles import Bytes
 
 FEWEST_PLANTED = 16
 """Images that a canary changes at least."""
-
-
-@dataclass(frozen=True, slots=True)
-class InMemory:
-    """Images that have been read; an `ImageSource`."""
-
-    images: Bytes
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def pixels(self, index: int) -> Bytes:
-        """See `ImageSource`."""
-        found: Bytes = self.images[index]
-        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +56,7 @@ def copy_of(split: DataSplit, samples: Samples) -> DataSplit:
     """The samples as a split of their own, in their order, read from memory."""
     n = len(samples)
     ids = split.sample_ids(range(n))
-    return replace(split, source=InMemory(samples.images), labels=samples.labels, ids=ids, order=np.arange(n))
+    return replace(split, source=ImagesInMemory(samples.images), labels=samples.labels, ids=ids, order=np.arange(n))
 
 
 def planted_copy(split: DataSplit, samples: Samples, recipe: Recipe, rng: np.random.Generator) -> Planted:

@@ -98,11 +98,13 @@ def epochs_for(images: int, pixels: int, epochs: int) -> int:
 def cost(config: BackdoorDataConfig, sizes: Mapping[Role, int]) -> Estimate:
     """Passes through the subject for features and transfer, and seconds for scans and small networks.
 
-    About a thousand images a second are trained on, and scanned, on one core at 32 pixels.
+    About a thousand images a second are trained on, and scanned, on one core at 32 pixels. Retrainings are counted, which
+    only a group takes whose content contradicts its labels.
     """
     found = sizes.get("train", 0)
     scanned, trained = min(found, config.samples), min(found, config.trained)
-    trainings = 1 + sum(name != "badnets" for name in config.canaries)
+    trainings = 1 + sum(name != "badnets" for name in config.canaries) + 2 * ("wanet" in config.canaries)
+    trainings += 2 * config.retrained
     copies = config.tile_canaries if "badnets" in config.canaries else 0
     epochs = epochs_for(trained, SIDE * SIDE, config.epochs)
     seconds = (scanned + copies * min(found, config.tile_images) + trainings * trained * epochs) / 1000

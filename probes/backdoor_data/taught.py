@@ -29,8 +29,8 @@ from probes.backdoor_data.samples import Samples
 FEWEST_KEPT = 20
 """Kept images below which nothing is told."""
 KEPT = 0.25
-"""Share of a group that is kept, where that is as many. Half of a tenth of 900 images did not teach a warp in one of two
-tries, three quarters did."""
+"""Share of a group that is kept, where that is as many. In one of two tries half of a tenth of 900 images did not teach
+a warp; three quarters did."""
 SPREAD = 0.5
 """Most of the kept images that lose the class may go to one other. A natural part of a class, when it was never shown,
 is taken for the one or two classes that it resembles; images relabelled from all classes go back to all of them."""
@@ -107,7 +107,7 @@ def taught(
     rest = np.setdiff1d(np.flatnonzero(samples.labels == label), group)
     others = rng.permutation(rest)[: min(len(kept), len(rest) // 3)]
     answers = []
-    for which, without in (("half", kept), ("whole", group)):
+    for which, without in (("kept", kept), ("all", group)):
         rows = np.setdiff1d(np.arange(len(samples)), np.concatenate([without, others]))
         part = replace(split, order=split.order[rows])
         network = trained(part, samples.classes, epochs, ctx, f"{name}-without-{which}", len(samples))
