@@ -98,8 +98,8 @@ def epochs_for(images: int, pixels: int, epochs: int) -> int:
 def cost(config: BackdoorDataConfig, sizes: Mapping[Role, int]) -> Estimate:
     """Passes through the subject for features and transfer, and seconds for scans and small networks.
 
-    About a thousand images a second are trained on, and scanned, on one core at 32 pixels. Retrainings are counted, which
-    only a group takes whose content contradicts its labels.
+    About a thousand images a second are trained on, and scanned, on one core at 32 pixels. Retrainings are counted,
+    though only a group takes them whose content contradicts its labels.
     """
     found = sizes.get("train", 0)
     scanned, trained = min(found, config.samples), min(found, config.trained)
