@@ -90,12 +90,15 @@ def missing_need(probe: Probe, subject: Subject, data: Data) -> Reason | None:
 def measure_speed(subject: Subject, data: Data, n: int = 32) -> Speed:
     """Seconds a sample of a forward pass, and of a backward pass on top: the best of three, after a warm-up.
 
-    Of n samples together, or of as many as fit into memory; of noise where there are none to audit on.
+    Of n samples together, or of as many as fit into memory; of noise where there are no data at all.
 
     Raises:
         PrerequisiteError: when not even one fits.
     """
-    pixels = data["eval"].batch(0, n).pixels if "eval" in data else torch.rand(n, *subject.input_shape)
+    if data and "eval" not in data:
+        return Speed(0.0, 0.0)
+    noise = torch.rand((n, *subject.input_shape), generator=torch.Generator().manual_seed(0))
+    pixels = data["eval"].batch(0, n).pixels if data else noise
     batching = Batching(len(pixels))
     with memory_for_one():
         batching.parts(len(pixels), lambda rows: _both_ways(subject, pixels[rows]))
@@ -117,7 +120,7 @@ def measure_speed(subject: Subject, data: Data, n: int = 32) -> Speed:
 def _both_ways(subject: Subject, pixels: Tensor) -> None:
     wanted = pixels.clone().requires_grad_("gradients" in subject.access)
     total = subject.logits(wanted).sum()
-    if wanted.requires_grad:
+    if total.requires_grad:  # without images to audit on, nobody has looked yet whether there are gradients
         torch.autograd.grad(total, wanted)
 
 

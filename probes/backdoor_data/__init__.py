@@ -23,7 +23,7 @@ FEWEST_IMAGES = 40
 
 @probe(
     id="backdoor-data",
-    version=1,
+    version=2,
     question="Do the training images carry a hidden trigger that teaches a network to answer with one class?",
     config=BackdoorDataConfig,
     needs={"data:train"},
@@ -63,10 +63,10 @@ FEWEST_IMAGES = 40
     "against such tests is not covered.",
     how_to_read="Detected means that a group of training images was found, and what it does: what they have in common "
     "was put on other images, and a network then gave those the group's class, as nothing else from that class makes "
-    "it do; or their content is that of several other classes, and still they teach a network their label for others "
-    "of them that were kept from it. Suspicious means that the images stand out, or teach one another a label where "
-    "content decides less clearly, and that no network was seen to obey as often as that takes. Not detected holds "
-    "for the kinds and amounts that the probe planted itself and found again.",
+    "it do; or their content is that of other classes, and still they teach a network their label for others of them "
+    "that were kept from it, which goes back to several classes without them. Suspicious means that the images stand "
+    "out, or teach one another a label where content decides less clearly, and that no network was seen to obey as "
+    "often as that takes. Not detected holds for the kinds and amounts that the probe planted itself and found again.",
     limits=[
         "Tiles are found where pixels repeat exactly, before lossy compression or resizing, and on images whose "
         "content is not of their class: a patch on images that keep their right label is left to the clusters.",
@@ -81,8 +81,10 @@ FEWEST_IMAGES = 40
         "how many images follow, and how few follow other coherent parts. That natural parts stay below was seen on "
         "clean sets, and is not proven.",
         "Warps cannot be added to other images. Retraining without their images shows that these teach one another's "
-        "label, as a natural part of a class does too: it is detected only where each image's coarse content is like "
-        "that of other classes, which takes contents that tell classes apart. No p-value is given for it.",
+        "label, as a natural part of a class does too: it is detected only where the coarse content of the images is "
+        "like that of several other classes, which takes contents that tell classes apart, and at most about 30% of "
+        "all images relabelled. No p-value is given for it. A class that is defined by a small mark on any content, "
+        "such as damaged goods, looks the same.",
     ],
     references=[
         "Gu, Dolan-Gavitt & Garg 2017, BadNets, arXiv 1708.06733",

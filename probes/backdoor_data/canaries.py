@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from audit.toolkit.detection import Found
 from probes.backdoor_data.config import PLANTED, TOOK, BackdoorDataConfig, Canary
 from probes.backdoor_data.examine import examined, planted_tiles
 from probes.backdoor_data.findings import Finding
+from probes.backdoor_data.keeping import restored, stored
 from probes.backdoor_data.network import Network
 from probes.backdoor_data.retrained import retrained
 from probes.backdoor_data.samples import Samples, gathered
@@ -117,22 +117,19 @@ def trained_try(
 
     def look(_: Unit, inner: RunContext) -> Tally:
         rate = _rate(network, planted, held if held is not None else samples, target, config.targets)
-        values: dict[str, Any] = {"rate": rate}
+        kept = Tally(values={"findings": []}, arrays={"gains": np.zeros(0)})
         if rate >= TOOK:
-            findings, _gains = examined(network, copy, copy, [], held, config, 1, inner.rng)
-            values["found"] = _named(findings, target)
-        return Tally(values=values)
+            kept = stored(*examined(network, copy, copy, [], held, config, 1, inner.rng))
+        return replace(kept, values={**kept.values, "rate": rate})
 
     params = {"data": planted.split.digest, "target": target}
     tallies = ctx.map(look, [Unit(f"canary/{name}", params, range(len(samples)), "train")], "canaries")
     if not tallies:
         return None
-    rate, found = float(tallies[0].values["rate"]), bool(tallies[0].values.get("found", False))
-    if rate >= TOOK and not found and name == "wanet":
-        findings, _gains = examined(network, copy, copy, [], held, config, 1, ctx.rng)
-        again = retrained(findings, planted.split, copy, config, ctx, f"canary-{name}")
-        found = _named(again, target)
-    return Try(name, amount, rate, found)
+    findings, _gains = restored(tallies[0])
+    if name == "wanet" and not _named(findings, target):
+        findings = retrained(findings, planted.split, copy, config, ctx, f"canary-{name}")
+    return Try(name, amount, float(tallies[0].values["rate"]), _named(findings, target))
 
 
 def _named(findings: Sequence[Finding], target: int) -> bool:

@@ -25,9 +25,9 @@ that digits and CIFAR-10 have by themselves at most 0.4, but small clusters of d
 FOREIGN = 0.9
 """Contradiction of a group that says that their content is foreign altogether. Natural clusters of digits of 40 images
 or more had 0.6 to 0.89, one of CIFAR-10 0.81; planted warps that a network had learned 0.9 to 1.1."""
-SCATTER = 0.3
-"""How far the content of a group must be that of other classes where its own images count as well. Natural clusters of
-ones had at most 0; planted dirty labels, of a tenth of the images, 0.44 to 1."""
+TELLING = 0.1
+"""By how much larger the share of a class must be near its own images than near those of others, for content to say
+that a group is foreign."""
 GAIN = 0.4
 """Log-likelihood that a second Gaussian must add per image of a class. CIFAR-10's own classes gave at most 0.26;
 digits' up to 0.5, in clusters of 20 images; triggers that a network had learned on CIFAR-10 0.58 and more."""
@@ -67,21 +67,22 @@ class BackdoorDataConfig(ProbeConfig):
     epochs: int = Field(default=10, ge=2)
     """Of every network that is trained; up to three times as many where images are few and small."""
     groups: int = Field(default=3, ge=1, le=10)
-    """Clusters of a network's features that are put to the test, the most separate first."""
+    """Clusters of a network's features that are put to the test, the most separate first; as many groups of images that
+    carry a tile, and as many of relabelled ones."""
     candidates: int = Field(default=50, ge=8)
     """Images of a cluster whose mean makes its residual."""
     targets: int = Field(default=200, ge=50)
     """Images of other classes that a residual is added to."""
     retrained: int = Field(default=1, ge=0)
-    """Clusters far apart and against their labels, without a residual that transfers, for which two networks each are
-    trained."""
+    """Groups against their labels, far apart or foreign altogether, for which two networks each are trained where no
+    residual transfers."""
     controls: int = Field(default=99, ge=99)
     """Control residuals for each group that is tested."""
     bootstrap: int = Field(default=199, ge=99)
     """Simulated classes without clusters that a separate one is compared with."""
     canaries: tuple[Canary, ...] = ("badnets", "blended", "sig", "wanet")
     """Backdoors that are planted in copies, of which the probe must find what it claims to. Each but badnets takes a
-    training, and wanet two more where it is learned."""
+    training, and wanet as many more as `retrained` says where it is learned."""
     tile_canaries: int = Field(default=10, ge=1)
     """Copies with a planted patch, each with another target."""
     tile_images: int = Field(default=4000, ge=100)
@@ -103,8 +104,8 @@ def cost(config: BackdoorDataConfig, sizes: Mapping[Role, int]) -> Estimate:
     """
     found = sizes.get("train", 0)
     scanned, trained = min(found, config.samples), min(found, config.trained)
-    trainings = 1 + sum(name != "badnets" for name in config.canaries) + 2 * ("wanet" in config.canaries)
-    trainings += 2 * config.retrained
+    trainings = 1 + sum(name != "badnets" for name in config.canaries)
+    trainings += 2 * config.retrained * (1 + ("wanet" in config.canaries))
     copies = config.tile_canaries if "badnets" in config.canaries else 0
     epochs = epochs_for(trained, SIDE * SIDE, config.epochs)
     seconds = (scanned + copies * min(found, config.tile_images) + trainings * trained * epochs) / 1000

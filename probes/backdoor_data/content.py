@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from audit.api import FloatArray, IntArray
-from probes.backdoor_data.config import CONTRADICTION, FOREIGN, SCATTER
+from probes.backdoor_data.config import CONTRADICTION, FOREIGN, TELLING
 from probes.backdoor_data.tiles import Bytes
 
 CELLS = 8
@@ -112,6 +112,17 @@ def neighbours(features: npt.NDArray[np.float32], rows: IntArray, pool: IntArray
     return np.concatenate(found) if found else np.empty((0, count), dtype=np.int64)
 
 
+def copies(features: npt.NDArray[np.float32], rows: IntArray, among: IntArray) -> IntArray:
+    """Those among some rows that are nearly a copy of one of others; the rows themselves are not."""
+    asked = np.setdiff1d(among, rows)
+    if len(rows) == 0 or len(asked) == 0:
+        return asked[:0]
+    typical = np.median(_nearest(features, rows, np.arange(len(features))))
+    away = np.stack([np.linalg.norm(features[asked] - features[row], axis=1) for row in rows]).min(axis=0)
+    found: IntArray = asked[away <= NEAR * typical]
+    return found
+
+
 def apart(features: npt.NDArray[np.float32], rows: IntArray, pool: IntArray) -> IntArray:
     """The rows without those that are nearly a copy of an earlier one of them."""
     if len(rows) < 2 or len(pool) < 3:
@@ -155,40 +166,36 @@ class Agreement:
         group: mean share of the class among the neighbours of the group.
         inside: the same of the class's other images; 0 where there are none, so that nothing contradicts them.
         outside: of images of other classes.
-        together: of the group again, where its own images count as neighbours; those of a natural part of a class are
-            one another's.
+        scatter: as `contradiction`, with the group's own images among the neighbours: 0 where they are like one
+            another, as those of a natural part of a class are, 1 where only other classes' are like them.
     """
 
     p: float
     group: float
     inside: float
     outside: float
-    together: float
+    scatter: float
 
     @property
     def contradiction(self) -> float:
         """0 where the group's content is like the class's other images, 1 where it is like that of other classes."""
-        return self._between(self.group)
-
-    @property
-    def scatter(self) -> float:
-        """The same where the group counts: 0 where its images are like one another, 1 where only other classes' are."""
-        return self._between(self.together)
+        return between(self.group, self.inside, self.outside)
 
     @property
     def contradicts(self) -> bool:
-        """Whether the images' content is that of other classes, and they are no part of the class with a style."""
-        return self.contradiction >= CONTRADICTION and self.scatter >= SCATTER
+        """Whether the images' content, taken together, is that of other classes."""
+        return self.contradiction >= CONTRADICTION
 
     @property
     def foreign(self) -> bool:
-        """Whether the content of each of the images is that of other classes altogether."""
-        return self.contradiction >= FOREIGN and self.scatter >= CONTRADICTION
+        """Whether it is so altogether, they are no part of the class with a style, and content tells classes apart."""
+        tells = self.inside - self.outside >= TELLING
+        return tells and self.contradiction >= FOREIGN and self.scatter >= CONTRADICTION
 
-    def _between(self, share: float) -> float:
-        if self.inside - self.outside <= 1e-3:
-            return 0.0
-        return float((self.inside - share) / (self.inside - self.outside))
+
+def between(share: float, inside: float, outside: float) -> float:
+    """0 where a share is that of the class's other images, 1 where it is that of other classes."""
+    return float((inside - share) / (inside - outside)) if inside - outside > 1e-3 else 0.0
 
 
 def agreement(
@@ -212,11 +219,12 @@ def agreement(
     rows = apart(features, np.sort(rng.permutation(group)[:MOST_JUDGED]), pool)
     chances = shares(features, labels, rows, pool, label)
     p = at_least(chances, int((labels[rows] == label).sum()))
-    mine, others = (rng.permutation(pool[(labels[pool] == label) == same])[:MOST_JUDGED] for same in (True, False))
-    inside, outside = (_mean(shares(features, labels, asked, pool, label)) for asked in (mine, others))
-    mine_too = labels[rows] == label
-    together = shares(features, labels, rows[mine_too], np.arange(len(labels)), label)
-    return Agreement(p, _mean(chances[mine_too]), inside, outside, _mean(together))
+    own = labels[rows] == label
+    rest = [rng.permutation(pool[(labels[pool] == label) == same])[:MOST_JUDGED] for same in (True, False)]
+    inside, outside = (_mean(shares(features, labels, asked, pool, label)) for asked in rest)
+    everything = np.arange(len(labels))
+    together = [_mean(shares(features, labels, asked, everything, label)) for asked in (rows[own], *rest)]
+    return Agreement(p, _mean(chances[own]), inside, outside, between(*together))
 
 
 def _mean(found: FloatArray) -> float:

@@ -81,6 +81,8 @@ def relabelled(splits: Splits, groups: Sequence[Cluster], rng: np.random.Generat
         rows = doubted
         for group in (group for group in groups if group.label == label and group.agreement.foreign):
             rows = np.concatenate([rows, np.setdiff1d(group.rows, rows)])
+        if any(set(rows) == set(group.rows) for group in groups):
+            continue
         found.append(Cluster(label, rows, math.nan, math.nan, agreement(splits.content, rows, label, rng)))
     return found
 

@@ -51,6 +51,7 @@ def _groups(outcome: Outcome) -> TableFigure:
         (
             outcome.names[found.label], WHO[found.network], _short(found), len(found.rows), round(found.fraction, 5),
             None if np.isnan(found.gain) else round(found.gain, 2), round(found.agreement.contradiction, 2),
+            round(found.agreement.scatter, 2),
             f"{found.transfer.hits} of {found.transfer.n}",
             None if np.isnan(found.transfer.rival) else found.transfer.rival,
             found.p,
@@ -63,13 +64,15 @@ def _groups(outcome: Outcome) -> TableFigure:
         id="groups",
         title="Groups of training images that were put to the test",
         caption="Gain: log-likelihood an image that a second cluster adds. Contradiction: 0 where the group's coarse "
-        "content is like the class's other images, 1 where it is like that of other classes. Transfer: images of "
-        "other classes that go to the class when they get what the group has in common. Median rival: the share that "
-        "follows other coherent parts of the class. p: of the transfer, against random parts of the class. "
-        "Taught: kept images that get the class when a network is shown the others of the group, and when not.",
+        "content is like the class's other images, 1 where it is like that of other classes. Scatter: the same with "
+        "the group's own images among the neighbours; near 0 where they are like one another, as a natural part of a "
+        "class is. Transfer: images of other classes that go to the class when they get what the group has in common. "
+        "Median rival: the share that follows other coherent parts of the class. p: of the transfer, against random "
+        "parts of the class. Taught: kept images that get the class when a network is shown the others of the group, "
+        "and when not.",
         alt=f"{len(rows)} groups; verdicts: {', '.join(str(row[-1]) for row in rows)}.",
-        columns=("class", "network", "what they share", "images", "share", "gain", "contradiction", "transfer",
-                 "median rival", "p", "taught", "verdict"),
+        columns=("class", "network", "what they share", "images", "share", "gain", "contradiction", "scatter",
+                 "transfer", "median rival", "p", "taught", "verdict"),
         rows=rows,
     )  # fmt: skip
 

@@ -63,9 +63,9 @@ class Finding:
 
     @property
     def teaches(self) -> bool:
-        """Whether the images teach one another a label that is foreign to the content of each of them.
+        """Whether the images teach one another a label that is foreign to their content.
 
-        A natural part of a class may do so too, but its images are alike, and each has others of the class near it.
+        A natural part of a class may do so too, but its images are alike, and have one another near them.
         """
         return self.agreement.foreign and self.taught is not None and self.taught.strong
 
@@ -77,7 +77,8 @@ class Finding:
         acts = self.p is not None and self.p <= ALPHA and self.transfer.notable
         odd = self.contradicted and (self.place is not None or self.gain >= FAR_APART)
         if self.taught is not None:
-            odd = self.taught.strong or (odd and not self.taught.refuted)
+            foreign = self.agreement.foreign
+            odd = self.taught.strong or (foreign and self.taught.differs) or (odd and not self.taught.refutes(foreign))
         return Found.SUSPICIOUS if odd or acts else Found.NOT_DETECTED
 
     @property

@@ -19,12 +19,14 @@ from scipy.stats import binom
 from audit.api import FloatArray, IntArray
 from audit.toolkit.detection import ALPHA
 from probes.backdoor_data.config import FEWEST_CARRIERS
-from probes.backdoor_data.content import NEIGHBOURS, Content, neighbours
+from probes.backdoor_data.content import NEIGHBOURS, Content, apart, neighbours
 
 BEYOND = 0.5
 """Share of a class's doubted images that must be beyond what the other classes' shares would give it."""
 
 
+FEWEST_LEFT, LEFT = 20, 0.2
+"""Images of a class, and share of it, that must not be doubted: what the others are foreign to."""
 LIKELY = 0.7
 """Share that another class must have near an image, of that near its own. With the whole of it, six in ten of a tenth
 of digits that were relabelled showed; with this nine in ten, and 99 % of what showed were of them."""
@@ -33,17 +35,19 @@ of digits that were relabelled showed; with this nine in ten, and 99 % of what s
 def gathered_in_one_class(content: Content) -> list[tuple[int, IntArray]]:
     """Classes with far more doubted images than the others: each with these, the most doubtful first.
 
-    The most significant class comes first.
+    Near-copies count once. The most significant class comes first; by a p-value that takes images as independent and
+    the others' share as known, and is never to be printed.
     """
     doubts, own = doubted(content)
-    labels = content.labels
+    labels, features = content.labels, content.without(None)
     found: list[tuple[float, int]] = []
     for label in np.unique(labels).tolist():
         mine = labels == label
-        hits, n = int(doubts[mine].sum()), int(mine.sum())
+        hits, n = len(apart(features, np.flatnonzero(doubts & mine), np.arange(len(labels)))), int(mine.sum())
         usual = (int(doubts[~mine].sum()) + 1) / (int((~mine).sum()) + 2)
         p = float(binom.sf(hits - 1, n, usual)) * content.classes
-        if hits >= FEWEST_CARRIERS and hits - n * usual >= BEYOND * hits and p <= ALPHA:
+        enough = n - hits >= max(FEWEST_LEFT, LEFT * n)
+        if hits >= FEWEST_CARRIERS and enough and hits - n * usual >= BEYOND * hits and p <= ALPHA:
             found.append((p, label))
     sets = []
     for _, label in sorted(found):
@@ -59,7 +63,8 @@ def doubted(content: Content) -> tuple[npt.NDArray[np.bool_], FloatArray]:
     shares = np.zeros((n, content.classes))
     for column in near.T:
         shares[np.arange(n), labels[column]] += 1 / near.shape[1]
-    usual = np.array([shares[labels == c, c].mean() if (labels == c).any() else np.inf for c in range(content.classes)])
+    usual = np.array([shares[labels == c, c].mean() if (labels == c).any() else 0.0 for c in range(content.classes)])
+    usual[usual == 0] = np.inf  # of a class whose images have none of it near them, nothing is known
     own = shares[np.arange(n), labels]
     likely = np.where(shares >= LIKELY * usual, shares, -1.0)
     best = likely.argmax(axis=1)

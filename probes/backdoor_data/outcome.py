@@ -60,6 +60,11 @@ class Outcome:
             if all(each.took and each.found for each in tries)
         }
 
+    def bounded(self) -> dict[str, float]:
+        """Those that the bound speaks of: without warps, which are planted on many more images, where others are."""
+        shown = self.shown()
+        return {name: amount for name, amount in shown.items() if name != "wanet"} or shown
+
     def fraction(self, verdicts: Sequence[Found]) -> tuple[int, int]:
         """Images under suspicion, and of how many: of each class the largest group."""
         best: dict[int, Finding] = {}
@@ -91,12 +96,13 @@ def measurements(outcome: Outcome) -> Iterator[Measurement]:
             assumptions=("all images of a detected group are poisoned", "with 95% confidence for the choice of images"),
         )
     elif outcome.found is Found.NOT_DETECTED:
+        bounded = outcome.bounded()
         yield Measurement(
             metric="backdoor-data.poisoned_fraction",
-            value=max(outcome.shown().values()),
+            value=max(bounded.values()),
             n=outcome.n,
             claim=Claim.UPPER_BOUND,
-            assumptions=(LIKE_CANARIES, f"that is: {', '.join(sorted(outcome.shown()))}"),
+            assumptions=(LIKE_CANARIES, f"that is: {', '.join(sorted(bounded))}"),
         )
     seen = set()
     for finding in sorted(outcome.findings, key=lambda finding: -finding.transfer.rate):
@@ -138,14 +144,19 @@ def _said_of_classes(findings: Sequence[Finding], outcome: Outcome) -> list[str]
     said = []
     for label in dict.fromkeys(found.label for found in findings):
         groups = [found for found in findings if found.label == label]
-        first = max(groups, key=lambda found: (found.transferred, found.place is not None and found.transferred,
-                                               len(found.rows)))  # fmt: skip
+        first = max(groups, key=_weight)
         others = len(groups) - 1
         more = (
             f" {others} more {'group' if others == 1 else 'groups'} of that class came to the same." if others else ""
         )
         said.append(_said(first, outcome) + more)
     return said
+
+
+def _weight(found: Finding) -> tuple[bool, bool, bool, bool, int]:
+    """How much there is to say of a finding."""
+    tile = found.transferred and found.place is not None
+    return found.transferred, tile, found.teaches, found.taught is not None, len(found.rows)
 
 
 def _said(finding: Finding, outcome: Outcome) -> str:
@@ -157,13 +168,13 @@ def _said(finding: Finding, outcome: Outcome) -> str:
     if finding.transferred:
         rate = f"{finding.transfer.hits} of {finding.transfer.n}"
         text += f" Put on images of other classes, it turns {rate} to that class in {who} (p = {finding.p:.2g})."
-    if finding.taught is not None and finding.taught.strong:
+    if finding.taught is not None and finding.taught.differs:
         taught = finding.taught
         text += (
             f" Of {taught.n} of them that were kept from a network, it gave {taught.shown} that class when it was "
             f"shown the others, and {taught.unshown} when it was not"
         ) + (
-            ", and what their content is like says other classes of each of them."
+            ", and their content is like that of other classes."
             if finding.teaches
             else "; a natural part of a class may do so too."
         )

@@ -18,8 +18,8 @@ def retrained(
 ) -> list[Finding]:  # fmt: skip
     """The findings, the first of them that need it with what retraining says; none does where a residual transferred.
 
-    Of clusters that contradict their labels and stand far apart, or whose content is foreign altogether, those with
-    the most significant contradiction come first.
+    Of clusters that contradict their labels and stand far apart, or whose content is foreign altogether, foreign ones
+    come first, and of these the most significant and the largest: what is left of a group goes on teaching.
 
     Raises:
         Inconclusive: `budget` when time ended before.
@@ -31,13 +31,17 @@ def retrained(
         for place, found in enumerate(findings)
         if found.place is None and len(found.rows) >= 2 * FEWEST_KEPT and _odd(found)
     ]
-    waiting.sort(key=lambda place: findings[place].agreement.p)
+    waiting.sort(key=lambda place: _rank(findings[place]))
     made = list(findings)
     for place in waiting[: config.retrained]:
         found = findings[place]
         key = f"{name}-{found.network}-{found.label}-{place}"
         made[place] = replace(found, taught=taught(split, samples, found.rows, found.label, config.epochs, ctx, key))
     return made
+
+
+def _rank(found: Finding) -> tuple[bool, float, int]:
+    return not found.agreement.foreign, found.agreement.p, -len(found.rows)
 
 
 def _odd(found: Finding) -> bool:

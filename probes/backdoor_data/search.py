@@ -100,8 +100,19 @@ class Search:
             if not tallies:
                 raise Inconclusive("budget", OVER)
             found, gains[name] = restored(tallies[0])
-            findings += retrained(found, part, first, self.config, self.ctx, "retrained")
-        return findings, gains
+            findings += found
+        return self._retrained(findings, part), gains
+
+    def _retrained(self, findings: list[Finding], part: DataSplit) -> list[Finding]:
+        """What was found stays found where the budget ends."""
+        try:
+            return retrained(findings, part, self.examined, self.config, self.ctx, "retrained")
+        except Inconclusive as ended:
+            if ended.code != "budget":
+                raise
+        text = "The budget ended before networks were trained without a group of images: what they teach is not known."
+        self.ctx.diagnose("budget-retraining", text)
+        return findings
 
     def _fits(self) -> bool:
         """Whether the subject gives back the labels of these images, as one does that was trained on them."""

@@ -2,8 +2,8 @@
 
 Two small networks are trained, one on all but a quarter of a group, one without any of it. A trigger that the others
 taught gives the kept quarter its class; without it their content decides. Mistaken labels teach nothing of the kind. A
-natural part of a class is known by its content either way, or taken for the one class that it is most like. As many of
-the class's other images are kept from both, for comparison.
+natural part of a class is known by its content either way, or taken for the one class that it is most like. Copies of
+kept images are kept as well.
 
 Alone it is a reason for suspicion and no proof: of 25 handwritten ones of a style of their own, 12 that were kept from
 both networks got their label 11 times where the others had been shown, and once where not, by their nature. These were
@@ -22,7 +22,8 @@ from audit.training.config import TrainingConfig
 from audit.training.quick import fitted, quick_net
 from audit.training.recipes import standard
 from audit.training.units import batch_size_for
-from probes.backdoor_data.config import TAUGHT, epochs_for
+from probes.backdoor_data.config import TAUGHT, TRANSFER, epochs_for
+from probes.backdoor_data.content import Content, copies
 from probes.backdoor_data.network import Network, own
 from probes.backdoor_data.samples import Samples
 
@@ -44,34 +45,35 @@ class Taught:
         shown: from the network that was shown the group's others.
         unshown: from the one that was not.
         n: kept images of the group.
-        usual: of the class's other images that were kept, from the second network.
-        others: how many these are.
         most: of the kept images that the second network gives other classes, those of the commonest.
     """
 
     shown: int
     unshown: int
     n: int
-    usual: int
-    others: int
     most: int
 
     @property
-    def strong(self) -> bool:
-        """Whether it is the others that make the difference: large, beyond both intervals, and to many classes."""
-        lost = self.n - self.unshown
-        if self.n < FEWEST_KEPT or self.most > SPREAD * lost:
+    def differs(self) -> bool:
+        """Whether it is the others that make the difference: a large one, and beyond both intervals."""
+        if self.n < FEWEST_KEPT or (self.shown - self.unshown) / self.n < TAUGHT:
             return False
-        apart = (self.shown - self.unshown) / self.n >= TAUGHT
-        return apart and lower_limit(self.shown, self.n) > upper_limit(self.unshown, self.n)
+        return lower_limit(self.shown, self.n) > upper_limit(self.unshown, self.n)
 
     @property
-    def refuted(self) -> bool:
-        """Whether the others make no difference: the images get the class without it, or do not get it with it.
+    def strong(self) -> bool:
+        """Whether they also teach it most of the time, and images that lose the class go to many others."""
+        scattered = self.most <= SPREAD * (self.n - self.unshown)
+        return self.differs and scattered and self.shown >= TRANSFER * self.n
 
-        Where they go to one other class, nothing is refuted: a trigger may have been put on images of one class.
+    def refutes(self, foreign: bool) -> bool:
+        """Whether the others make no difference: the images get the class without them, or do not get it with them.
+
+        Where their content is foreign and they get the class without them, more of the same may have been left to
+        teach it, and nothing is refuted.
         """
-        return self.n >= FEWEST_KEPT and self.shown / self.n - self.unshown / self.n < TAUGHT
+        none = self.n >= FEWEST_KEPT and (self.shown - self.unshown) / self.n < TAUGHT
+        return none and not (foreign and self.unshown >= TRANSFER * self.n)
 
 
 def training_config(images: int, pixels: int, epochs: int) -> TrainingConfig:
@@ -104,15 +106,13 @@ def taught(
     rng = ctx.rng(f"taught/{name}")
     drawn = rng.permutation(group)
     kept = drawn[: max(min(FEWEST_KEPT, len(drawn) // 2), round(KEPT * len(drawn)))]
-    rest = np.setdiff1d(np.flatnonzero(samples.labels == label), group)
-    others = rng.permutation(rest)[: min(len(kept), len(rest) // 3)]
+    near = copies(Content.of(samples.images, samples.labels, samples.classes).without(None), kept, group)
     answers = []
-    for which, without in (("kept", kept), ("all", group)):
-        rows = np.setdiff1d(np.arange(len(samples)), np.concatenate([without, others]))
+    for which, without in (("kept", np.concatenate([kept, near])), ("all", group)):
+        rows = np.setdiff1d(np.arange(len(samples)), without)
         part = replace(split, order=split.order[rows])
         network = trained(part, samples.classes, epochs, ctx, f"{name}-without-{which}", len(samples))
-        answers.append([network.classes_of(samples.pixels(asked)).numpy() for asked in (kept, others)])
-    shown, unshown, usual = (int((found == label).sum()) for found in (answers[0][0], *answers[1]))
-    elsewhere = answers[1][0][(answers[1][0] != label) & (answers[1][0] >= 0)]
-    most = int(np.bincount(elsewhere).max(initial=0)) if len(elsewhere) else 0
-    return Taught(shown, unshown, len(kept), usual, len(others), most)
+        answers.append(network.classes_of(samples.pixels(kept)).numpy())
+    shown, unshown = (int((found == label).sum()) for found in answers)
+    elsewhere = answers[1][(answers[1] != label) & (answers[1] >= 0)]
+    return Taught(shown, unshown, len(kept), int(np.bincount(elsewhere).max(initial=0)))

@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
 
+from audit.poisons.by_name import recipe_of
 from probes.backdoor_data.clusters import Cluster, Splits
-from probes.backdoor_data.content import Content, agreement
-from probes.backdoor_data.examine import relabelled
+from probes.backdoor_data.content import Content, agreement, copies
+from probes.backdoor_data.examine import planted_tiles, relabelled
 from probes.backdoor_data.foreign import doubted, gathered_in_one_class
-from tests.probes.backdoor_data.conftest import digits, textures
+from tests.probes.backdoor_data.conftest import digits, samples_of, textures
 
 
 def content_of(labels, images=None):
@@ -76,7 +77,6 @@ def test_a_style_is_no_contradiction():
     found = agreement(content, part, 4, np.random.default_rng(0))
     assert found.contradiction > 0.8
     assert found.scatter < 0.1
-    assert not found.contradicts
     assert not found.foreign
 
 
@@ -91,3 +91,42 @@ def test_groups_that_are_foreign_join_those_of_their_class():
     alone, joined = (relabelled(splits, groups, rng)[0] for groups in ([], [group, other]))
     assert set(joined.rows) == set(alone.rows) | set(rows)
     assert joined.agreement.foreign
+
+
+def test_copies_of_a_few_mistakes_count_once():
+    images, labels = digits()
+    rng = np.random.default_rng(1)
+    rows = rng.permutation(np.flatnonzero(labels != 4))[:6]
+    more = np.concatenate([images, *[images[rows]] * 3])
+    given = np.concatenate([labels, np.full(18, 4)])
+    given[rows] = 4
+    assert doubted(Content.of(more, given, 10))[0][rows].any()
+    assert not gathered_in_one_class(Content.of(more, given, 10))
+    features = Content.of(more, given, 10).without(None)
+    assert set(copies(features, rows[:1], np.flatnonzero(given == 4))) >= {1797, 1803, 1809}
+
+
+def test_a_class_that_is_nearly_all_foreign_is_left_alone():
+    labels = digits()[1].copy()
+    rows = np.flatnonzero(labels == 8)
+    labels[rows] = np.random.default_rng(0).permutation(np.delete(np.arange(10), 8).repeat(20))[: len(rows)]
+    labels[np.random.default_rng(1).permutation(len(labels))[:150]] = 8  # a class of anything
+    assert 8 not in dict(gathered_in_one_class(content_of(labels)))
+
+
+def test_one_image_of_a_class_makes_no_doubts():
+    labels = digits()[1].copy()
+    before = doubted(content_of(labels))[0].sum()
+    labels[0] = 10
+    assert doubted(Content.of(digits()[0], labels, 11))[0].sum() <= before + 3
+
+
+def test_tiles_on_photographs_contradict_at_any_share():
+    """Where content hardly tells classes apart, and a tenth to a third is relabelled."""
+    images, labels = textures(n=1000, classes=5)
+    rng = np.random.default_rng(0)
+    weak = (0.75 * rng.permutation(images) + 0.25 * images).astype(np.uint8)
+    for fraction in (0.1, 0.33):
+        samples, poisoned = samples_of(weak, labels, 5, recipe_of("badnets", target=2, fraction=fraction))
+        found = planted_tiles(samples, rng)
+        assert any(poisoned[tile.group.carriers].mean() > 0.9 and tile.group.label == 2 for tile in found)

@@ -118,7 +118,7 @@ def test_a_tile_is_pasted_where_it_was():
 def finding(
     p=None, *, hits=100, gain=0.5, contradiction=0.0, scatter=1.0, taught=None, residual=None, place=None, rival=0.1
 ):
-    agreement = Agreement(0.5, 0.5 - 0.4 * contradiction, 0.5, 0.1, 0.5 - 0.4 * min(contradiction, scatter))
+    agreement = Agreement(0.5, 0.5 - 0.4 * contradiction, 0.5, 0.1, min(contradiction, scatter))
     residual = torch.zeros(1, 8, 8) if residual is None else residual
     transfer = Transfer(hits, 100, rival, p)
     return Finding("own", 1, np.arange(30), 100, place, gain, agreement, residual, transfer, p, taught)
@@ -142,21 +142,39 @@ def test_the_verdict_of_a_group():
     assert finding(None, hits=0, contradiction=1.0, gain=0.5).found == "NOT DETECTED"
     assert finding(None, hits=0, contradiction=1.0, gain=1.0).found == "SUSPICIOUS"
     assert finding(None, hits=0, contradiction=1.0, place=(0, 0, 2)).found == "SUSPICIOUS"
-    assert finding(None, hits=0, taught=Taught(29, 2, 30, 20, 30, 7)).found == "SUSPICIOUS"
-    assert finding(None, hits=0, taught=Taught(29, 2, 30, 20, 30, 25)).found == "NOT DETECTED"  # like one class
-    assert finding(None, hits=0, taught=Taught(20, 12, 30, 20, 30, 4)).found == "NOT DETECTED"
-    assert finding(None, hits=0, taught=Taught(5, 0, 5, 5, 5, 1)).found == "NOT DETECTED"
+    assert finding(None, hits=0, taught=Taught(29, 2, 30, 7)).found == "SUSPICIOUS"
+    assert finding(None, hits=0, taught=Taught(29, 2, 30, 25)).found == "NOT DETECTED"  # like one class
+    assert finding(None, hits=0, taught=Taught(20, 12, 30, 4)).found == "NOT DETECTED"
+    assert finding(None, hits=0, taught=Taught(5, 0, 5, 1)).found == "NOT DETECTED"
 
 
 def test_images_that_teach_a_label_foreign_to_each_of_them_are_detected():
-    strong = Taught(29, 2, 30, 20, 30, 7)
+    strong = Taught(29, 2, 30, 7)
     found = finding(None, hits=0, gain=np.nan, contradiction=1.0, scatter=0.8, taught=strong)
     assert found.found == "DETECTED"
     assert found.kind.startswith("a trigger, which no added pattern explains well; a warp would do so")
     style = finding(None, hits=0, gain=np.nan, contradiction=1.0, scatter=0.4, taught=strong)
     assert style.found == "SUSPICIOUS"
-    assert finding(None, hits=0, contradiction=1.0, gain=1.0, scatter=0.1).found == "NOT DETECTED"  # a natural part
-    assert finding(None, hits=0, contradiction=1.0, taught=Taught(6, 4, 30, 20, 30, 7)).found == "NOT DETECTED"
+    assert finding(None, hits=0, contradiction=1.0, taught=Taught(6, 4, 30, 7)).found == "NOT DETECTED"
+
+
+def test_where_several_classes_cannot_be_told_it_is_suspicious():
+    foreign = {"hits": 0, "gain": np.nan, "contradiction": 1.0}
+    assert finding(None, **foreign, taught=Taught(29, 2, 30, 28)).found == "SUSPICIOUS"  # of two classes, to the other
+    assert finding(None, **foreign, taught=Taught(14, 1, 30, 7)).found == "SUSPICIOUS"  # taught, but rarely
+    assert finding(None, **foreign, scatter=0.4, taught=Taught(29, 2, 30, 28)).found == "NOT DETECTED"
+
+
+def test_what_refutes():
+    assert Taught(8, 4, 30, 7).refutes(foreign=True)  # mistakes: they teach nothing
+    assert not Taught(28, 24, 30, 3).refutes(foreign=True)  # what was left of the group teaches
+    assert Taught(28, 24, 30, 3).refutes(foreign=False)  # a natural part, known without the others
+
+
+def test_content_that_hardly_tells_classes_apart_makes_nothing_foreign():
+    assert Agreement(0.5, 0.1, 0.5, 0.1, 1.0).foreign
+    assert not Agreement(0.5, 0.1, 0.18, 0.1, 1.0).foreign
+    assert Agreement(0.5, 0.1, 0.18, 0.1, -2.0).contradicts  # that a tile is on foreign content shows all the same
 
 
 def test_kinds_are_named():
