@@ -57,9 +57,14 @@ class Finding:
         return self.agreement.contradicts
 
     @property
+    def acts(self) -> bool:
+        """Whether the residual leads images to the class more often than that of random parts of the class."""
+        return self.p is not None and self.p <= ALPHA
+
+    @property
     def transferred(self) -> bool:
-        """Whether the residual leads to the class, beyond all that controls do."""
-        return self.p is not None and self.p <= ALPHA and self.transfer.strong and self.transfer.unrivalled
+        """Whether it leads most images there, beyond all that other parts of the class do."""
+        return self.acts and self.transfer.strong and self.transfer.unrivalled
 
     @property
     def teaches(self) -> bool:
@@ -74,7 +79,7 @@ class Finding:
         """What it comes to."""
         if self.transferred or self.teaches:
             return Found.DETECTED
-        acts = self.p is not None and self.p <= ALPHA and self.transfer.notable
+        acts = self.acts and self.transfer.notable
         odd = self.contradicted and (self.place is not None or self.gain >= FAR_APART)
         if self.taught is not None:
             foreign = self.agreement.foreign
@@ -96,7 +101,7 @@ class Finding:
             top, left, side = self.place
             where = _where((top + side / 2, left + side / 2), (self.residual.shape[1], self.residual.shape[2]))
             return f"a static patch at the {where} ({labels})"
-        if not self.transferred:
+        if not (self.transferred or (self.teaches and self.acts)):
             return f"{self._untransferred}, which no added pattern explains well; a warp would do so ({labels})"
         strength = (self.residual**2).sum(dim=0)
         count = max(1, round(FEW_PIXELS * strength.numel()))

@@ -165,7 +165,7 @@ def _said(finding: Finding, outcome: Outcome) -> str:
         f"{len(finding.rows)} of {finding.of} images labelled {name!r} ({finding.fraction:.2%}) share {finding.kind}."
     )
     who = {"suspect": "the suspect model", "own": "a network trained on these images"}[finding.network]
-    if finding.transferred:
+    if finding.found is Found.DETECTED and finding.acts:
         rate = f"{finding.transfer.hits} of {finding.transfer.n}"
         text += f" Put on images of other classes, it turns {rate} to that class in {who} (p = {finding.p:.2g})."
     if finding.taught is not None and finding.taught.differs:

@@ -153,6 +153,11 @@ def test_images_that_teach_a_label_foreign_to_each_of_them_are_detected():
     found = finding(None, hits=0, gain=np.nan, contradiction=1.0, scatter=0.8, taught=strong)
     assert found.found == "DETECTED"
     assert found.kind.startswith("a trigger, which no added pattern explains well; a warp would do so")
+    faint = finding(
+        0.01, hits=51, rival=0.34, gain=np.nan, contradiction=1.0, taught=strong, residual=torch.ones(1, 9, 9)
+    )
+    assert faint.found == "DETECTED"
+    assert faint.kind.startswith("an additive pattern over the whole image")
     style = finding(None, hits=0, gain=np.nan, contradiction=1.0, scatter=0.4, taught=strong)
     assert style.found == "SUSPICIOUS"
     assert finding(None, hits=0, contradiction=1.0, taught=Taught(6, 4, 30, 7)).found == "NOT DETECTED"
