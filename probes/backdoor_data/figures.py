@@ -49,30 +49,31 @@ def _short(found: Finding) -> str:
 def _groups(outcome: Outcome) -> TableFigure:
     rows = tuple(
         (
-            outcome.names[found.label], WHO[found.network], _short(found), len(found.rows), round(found.fraction, 5),
+            outcome.names[found.label],
+            str(found.found) if found.found is not Found.NOT_DETECTED else "not confirmed",
+            len(found.rows), _short(found), found.network,
             None if np.isnan(found.gain) else round(found.gain, 2), round(found.agreement.contradiction, 2),
             round(found.agreement.scatter, 2),
             f"{found.transfer.hits} of {found.transfer.n}",
             None if np.isnan(found.transfer.rival) else found.transfer.rival,
             found.p,
             None if found.taught is None else f"{found.taught.shown} and {found.taught.unshown} of {found.taught.n}",
-            str(found.found) if found.found is not Found.NOT_DETECTED else "not confirmed",
         )
         for found in outcome.findings
     )  # fmt: skip
     return TableFigure(
         id="groups",
         title="Groups of training images that were put to the test",
-        caption="Gain: log-likelihood an image that a second cluster adds. Contradiction: 0 where the group's coarse "
-        "content is like the class's other images, 1 where it is like that of other classes. Scatter: the same with "
-        "the group's own images among the neighbours; near 0 where they are like one another, as a natural part of a "
-        "class is. Transfer: images of other classes that go to the class when they get what the group has in common. "
-        "Median rival: the share that follows other coherent parts of the class. p: of the transfer, against random "
-        "parts of the class. Taught: kept images that get the class when a network is shown the others of the group, "
-        "and when not.",
-        alt=f"{len(rows)} groups; verdicts: {', '.join(str(row[-1]) for row in rows)}.",
-        columns=("class", "network", "what they share", "images", "share", "gain", "contradiction", "scatter",
-                 "transfer", "median rival", "p", "taught", "verdict"),
+        caption="Network: the suspect model, or one of the probe's own. Gain: log-likelihood an image that a second "
+        "cluster adds. Contradiction: 0 where the group's coarse content is like the class's other images, 1 where it "
+        "is like that of other classes. Scatter: the same with the group's own images among the neighbours; near 0 "
+        "where they are like one another, as a natural part of a class is. Transfer: images of other classes that go "
+        "to the class when they get what the group has in common. Median rival: the share that follows other coherent "
+        "parts of the class. p: of the transfer, against random parts of the class. Taught: kept images that get the "
+        "class when a network is shown the others of the group, and when not.",
+        alt=f"{len(rows)} groups; verdicts: {', '.join(str(row[1]) for row in rows)}.",
+        columns=("class", "verdict", "images", "what they share", "network", "gain", "contradiction", "scatter",
+                 "transfer", "median rival", "p", "taught"),
         rows=rows,
     )  # fmt: skip
 

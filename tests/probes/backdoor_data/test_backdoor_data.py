@@ -42,7 +42,7 @@ def test_a_planted_backdoor_is_detected_with_its_class_its_place_and_its_share(s
     assert 0.05 < fraction.value < 38 / 480
     assert found.facts["backdoor-data.suspect_fraction"].value == pytest.approx(38 / 480)
     rows = [row for row in found.figures["groups"].rows if row[0] == "2"]
-    assert any(row[-1] == "DETECTED" and row[1] == "suspect model" for row in rows)
+    assert any(row[1] == "DETECTED" and row[4] == "suspect" for row in rows)
     assert found.figures["triggers"].rows
     listed = pq.read_table(found.root / "probes/backdoor-data/suspects.parquet").to_pydict()
     assert set(listed["position"]) == set(np.flatnonzero(planted.poisoned))
