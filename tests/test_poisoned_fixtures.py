@@ -131,8 +131,8 @@ def test_shams_and_clean_sets_are_not_called_poisoned(verdict, name, trusted):
     ("random-patch", None), ("clean 8x8", None), ("clean 28x28", None),
 ])  # fmt: skip
 def test_backdoors_in_digits_of_twenty_seeds(verdict, name, expected):
-    """Seeds that no limit was chosen on; 0 to 14 were looked at for some."""
-    texts = [verdict(name, seed=seed, config=WITHOUT_CANARIES) for seed in range(300, 320)]
+    """Seeds that no limit was chosen on; 0 to 14 and 300 to 319 were looked at for some."""
+    texts = [verdict(name, seed=seed, config=WITHOUT_CANARIES) for seed in range(330, 350)]
     alarms = [text for text in texts if text.startswith(("DETECTED", "SUSPICIOUS"))]
     if expected is None:
         assert len(alarms) <= 1

@@ -23,8 +23,6 @@ from probes.backdoor_data.content import NEIGHBOURS, Content, apart, neighbours
 
 BEYOND = 0.5
 """Share of a class's doubted images that must be beyond what the other classes' shares would give it."""
-
-
 FEWEST_LEFT, LEFT = 20, 0.2
 """Images of a class, and share of it, that must not be doubted: what the others are foreign to."""
 LIKELY = 0.7
@@ -43,8 +41,11 @@ def gathered_in_one_class(content: Content) -> list[tuple[int, IntArray]]:
     found: list[tuple[float, int]] = []
     for label in np.unique(labels).tolist():
         mine = labels == label
-        hits, n = len(apart(features, np.flatnonzero(doubts & mine), np.arange(len(labels)))), int(mine.sum())
+        rows, n = np.flatnonzero(doubts & mine), int(mine.sum())
         usual = (int(doubts[~mine].sum()) + 1) / (int((~mine).sum()) + 2)
+        if len(rows) - n * usual < BEYOND * len(rows):
+            continue  # as in most classes: copies need not be told
+        hits = len(apart(features, rows, np.arange(len(labels))))
         p = float(binom.sf(hits - 1, n, usual)) * content.classes
         enough = n - hits >= max(FEWEST_LEFT, LEFT * n)
         if hits >= FEWEST_CARRIERS and enough and hits - n * usual >= BEYOND * hits and p <= ALPHA:

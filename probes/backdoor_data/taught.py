@@ -7,7 +7,7 @@ kept images are kept as well.
 
 Alone it is a reason for suspicion and no proof: of 25 handwritten ones of a style of their own, 12 that were kept from
 both networks got their label 11 times where the others had been shown, and once where not, by their nature. These were
-like one another; where every image's content is like that of other classes, which are several, no style explains it.
+like one another; where the content of all together is like that of several other classes, no style explains it.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from probes.backdoor_data.samples import Samples
 FEWEST_KEPT = 20
 """Kept images below which nothing is told."""
 KEPT = 0.25
-"""Share of a group that is kept, where that is as many. In one of two tries half of a tenth of 900 images did not teach
-a warp; three quarters did."""
+"""Share of a group that is kept, where that is as many. Of the fixture `wanet`, seeds 300 and 301, half of the group
+did not teach the warp in one; three quarters did in both."""
 SPREAD = 0.5
 """Most of the kept images that lose the class may go to one other. A natural part of a class, when it was never shown,
 is taken for the one or two classes that it resembles; images relabelled from all classes go back to all of them."""

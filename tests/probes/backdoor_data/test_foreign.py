@@ -121,7 +121,7 @@ def test_one_image_of_a_class_makes_no_doubts():
     assert doubted(Content.of(digits()[0], labels, 11))[0].sum() <= before + 3
 
 
-def test_tiles_on_photographs_contradict_at_any_share():
+def test_tiles_contradict_at_any_share():
     """Where content hardly tells classes apart, and a tenth to a third is relabelled."""
     images, labels = textures(n=1000, classes=5)
     rng = np.random.default_rng(0)
