@@ -2,23 +2,33 @@ r"""The poison probes beside what others use, on the same data and the same netw
 
     python -m pip install --target PEERS --no-deps \
         adversarial-robustness-toolbox==1.20.1 cleanlab==2.9.0 six termcolor pandas
-    PYTHONPATH=PEERS python benchmarks/poison_peers.py backdoors [--seeds 20] [--data digits cifar10] [--shared DIR]
-    PYTHONPATH=PEERS python benchmarks/poison_peers.py labels [--seeds 20] [--data digits cifar10]
+    PYTHONPATH=PEERS python benchmarks/poison_peers.py backdoors [--seeds 20] [--data digits cifar10 tiny]
+                                                                 [--shared DIR] [--workers N] [--device cuda]
+                                                                 [--seconds S]
+    PYTHONPATH=PEERS python benchmarks/poison_peers.py labels [the same]
 
 `backdoors`: the backdoor-data probe without canaries, against spectral signatures and activation clustering as the
 Adversarial Robustness Toolbox has them, both with its defaults and on features of the network that the probe trained.
-For each recipe: how often the probe names the target, how often it is silent on clean copies and shams; of the peers,
-which share of poisoned and of other images they flag, and the area under the ROC curve of spectral scores over
-images of the target's class, which no threshold changes. `labels`: the bound that the label-noise probe states and
-what it flags, against what `cleanlab.filter.find_label_issues` flags of the same out-of-sample probabilities. Both
+For each recipe and fraction: how often the probe names the target, how often it is silent on clean copies and shams,
+the area under the ROC curve of its strongest finding against clean copies, and which share of the poisoned images it
+lists; of the peers, which share of poisoned and of other images they flag, and the area under the ROC curve of spectral
+scores over images of the target's class, which no threshold changes. `labels`: the bound that the label-noise probe
+states and what it flags, against what `cleanlab.filter.find_label_issues` flags of the same out-of-sample
+probabilities. Both
 libraries answer another question than the probe (which images to remove, given that there is poison): what is
-compared is what a user would read off each. Seeds are others than those that limits were chosen on.
+compared is what a user would read off each. Seeds are others than those that limits were chosen on; all cases of a
+seed come before those of the next one, and after `--seconds` no other seed is begun. Of Tiny ImageNet, 20 classes of
+a seeded choice, at 32 x 32 pixels.
 """
 
 import argparse
 import tempfile
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +41,7 @@ from sklearn.metrics import roc_auc_score
 from audit.api import DataSplit, ImagesInMemory, Subject
 from audit.engine.budget import Budget
 from audit.engine.context import EngineContext
+from audit.engine.prepare import available_cores
 from audit.engine.session import Session
 from audit.engine.store import RunStore
 from audit.poisons.by_name import recipe_of
@@ -39,79 +50,101 @@ from audit.toolkit.detection import Found
 from audit.toolkit.statistics import proportion
 from audit.training.quick import QuickNet, cross_fitted
 from probes.backdoor_data.config import BackdoorDataConfig
+from probes.backdoor_data.findings import Finding
 from probes.backdoor_data.samples import gathered
 from probes.backdoor_data.search import Search
 from probes.backdoor_data.taught import trained
 from probes.label_noise.confident import confident_learning, probabilities
 from probes.label_noise.config import LabelNoiseConfig
-from probes.label_noise.judging import _judged
+from probes.label_noise.judging import judged_scores
 
 BACKDOORS: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("clean", {}), ("random-patch", {"fraction": 0.02}), ("badnets", {"fraction": 0.01}),
-    ("badnets", {"fraction": 0.05}), ("blended", {"fraction": 0.05}),
+    ("clean", {}), ("random-patch", {"fraction": 0.02}), ("badnets", {"fraction": 0.003}),
+    ("badnets", {"fraction": 0.01}), ("badnets", {"fraction": 0.05}), ("badnets", {"fraction": 0.3}),
+    ("blended", {"fraction": 0.02}), ("blended", {"fraction": 0.1}),
 )  # fmt: skip
-RATES = (0.0, 0.02, 0.1, 0.3)
-IMAGES = {"digits": 898, "cifar10": 2000}
+RATES = (0.0, 0.003, 0.02, 0.1, 0.3)
+IMAGES = {"digits": 898, "cifar10": 2000, "tiny": 2000}
+CLASSES = {"digits": 10, "cifar10": 10, "tiny": 20}
+COUNTED = ("alarm", "detected", "target named", "bound holds")
+RANK = {Found.NOT_DETECTED: 0, Found.CANNOT_TELL: 0, Found.SUSPICIOUS: 10, Found.DETECTED: 20}
+"""Of a finding; below it, up to nine orders of magnitude of its p-value."""
 
 
 def split_of(name: str, shared: Path, seed: int) -> DataSplit:
     """A seeded choice of images; digits as published, of 8 x 8 pixels."""
     images, labels = images_of("digits8" if name == "digits" else name, shared, seed)
-    images, labels = images[: IMAGES[name]], labels[: IMAGES[name]]
+    chosen = np.random.default_rng(seed).permutation(len(labels))[: IMAGES[name]]
+    images, labels = [images[place] for place in chosen], labels[chosen]
+    if name == "tiny":
+        images = [_halved(image) for image in images]
     ids = [f"{seed}-{place}" for place in range(len(labels))]
     return DataSplit(ImagesInMemory(images), labels, ids, np.arange(len(labels)), "train", f"{name}-{seed}")
 
 
-def context(split: DataSplit, seed: int) -> tuple[Subject, EngineContext]:
+def _halved(image: np.ndarray) -> np.ndarray:
+    channels, height, width = image.shape
+    parts = image.reshape(channels, height // 2, 2, width // 2, 2).astype(np.float64)
+    return np.rint(parts.mean(axis=(2, 4))).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a try is made: where data lie, where what it stores goes, and the device that trains."""
+
+    shared: Path
+    folder: Path
+    device: str
+
+
+def context(split: DataSplit, classes: int, seed: int, place: Place) -> tuple[Subject, EngineContext]:
     """An untrained subject, of which nothing is asked, and a run of its own."""
     shape = tuple(split.batch(0, 1).pixels.shape[1:])
     torch.manual_seed(seed)
-    model = QuickNet(shape[0], shape[1], 10, 4).eval().requires_grad_(False)
-    subject = Subject(model, "net", 10, (), shape, torch.device("cpu"), "net")
-    store = RunStore(Path(tempfile.mkdtemp()))
-    return subject, EngineContext(Session(subject, {"train": split}, store, seed, Budget()), "peers", 1, Budget())
+    model = QuickNet(shape[0], shape[1], classes, 4).eval().requires_grad_(False)
+    device = torch.device(place.device)
+    subject = Subject(model.to(device), "net", classes, (), shape, device, "net")
+    session = Session(subject, {"train": split}, RunStore(place.folder / "run"), seed, Budget())
+    return subject, EngineContext(session, "peers", 1, Budget())
 
 
-def backdoors(options: argparse.Namespace) -> dict[str, Any]:
-    """Verdicts of the probe, flags of peers."""
-    rows: dict[str, list[dict[str, float]]] = {}
-    for name in options.data:
-        for seed in range(options.first, options.first + options.seeds):
-            for case, found in _backdoors(name, options.shared, seed):
-                rows.setdefault(f"{name} / {case}", []).append(found)
-                print(name, seed, case, found, flush=True)
-    return {case: summed(found) for case, found in rows.items()}
+def backdoors(name: str, seed: int, case: tuple[str, dict[str, Any]], place: Place) -> dict[str, float]:
+    """Verdict of the probe, flags of peers."""
+    recipe, given = case
+    split, classes, target = split_of(name, place.shared, seed), CLASSES[name], -1
+    poisoned = np.zeros(len(split), dtype=bool)
+    if recipe != "clean":
+        target = seed % classes
+        settings = given if recipe == "random-patch" else {"target": target, **given}
+        made = plant(split, recipe_of(recipe, key=seed, **settings), classes, np.random.default_rng(seed))
+        split = made.split
+        poisoned = made.poisoned if recipe != "random-patch" else poisoned
+    subject, ctx = context(split, classes, seed, place)
+    config = BackdoorDataConfig(canaries=())
+    samples = gathered(split, classes, len(split), ctx)
+    outcome = Search(subject, split, samples, None, config, ctx).run()
+    named = [one for one in outcome.findings if one.found is not Found.NOT_DETECTED]
+    network = trained(split, classes, config.epochs, ctx, "own")  # the one that the search has trained
+    features = network.answers(samples)[1].numpy()
+    found = {"alarm": float(bool(named)), "detected": float(outcome.found is Found.DETECTED),
+             "score": max((_strength(one) for one in outcome.findings), default=0.0)}  # fmt: skip
+    listed = np.zeros(len(split), dtype=bool)
+    for one in named:
+        listed[one.rows] = True
+    if poisoned.any():  # shams have no target
+        found["target named"] = float({one.label for one in named} == {target})
+        found["lists poisoned"] = float(listed[poisoned].mean())
+    found["lists others"] = float(listed[~poisoned].mean())
+    return {**found, **_art(features, samples.images, samples.labels, poisoned, classes)}
 
 
-def _backdoors(name: str, shared: Path, seed: int) -> Iterator[tuple[str, dict[str, float]]]:
-    for recipe, given in BACKDOORS:
-        split, poisoned, target = split_of(name, shared, seed), np.zeros(IMAGES[name], dtype=bool), -1
-        if recipe != "clean":
-            target = seed % 10
-            settings = given if recipe == "random-patch" else {"target": target, **given}
-            made = plant(split, recipe_of(recipe, key=seed, **settings), 10, np.random.default_rng(seed))
-            split = made.split
-            poisoned = made.poisoned if recipe != "random-patch" else poisoned
-        subject, ctx = context(split, seed)
-        config = BackdoorDataConfig(canaries=())
-        samples = gathered(split, 10, len(split), ctx)
-        outcome = Search(subject, split, samples, None, config, ctx).run()
-        named = [one for one in outcome.findings if one.found is not Found.NOT_DETECTED]
-        network = trained(split, 10, config.epochs, ctx, "own")  # the one that the search has trained
-        features = network.answers(samples)[1].numpy()
-        right = {one.label for one in named} == {target}
-        yield (
-            f"{recipe} {given.get('fraction', '')}".strip(),
-            {
-                "alarm": float(bool(named)),
-                "detected": float(outcome.found is Found.DETECTED),
-                **({"target named": float(right)} if poisoned.any() else {}),  # shams have no target
-                **_art(features, samples.images, samples.labels, poisoned),
-            },
-        )
+def _strength(one: Finding) -> float:
+    return RANK[one.found] + min(9.0, -float(np.log10(max(one.p, 1e-9)))) if one.p is not None else RANK[one.found]
 
 
-def _art(features: np.ndarray, images: np.ndarray, labels: np.ndarray, poisoned: np.ndarray) -> dict[str, float]:
+def _art(
+    features: np.ndarray, images: np.ndarray, labels: np.ndarray, poisoned: np.ndarray, classes: int
+) -> dict[str, float]:
     """Spectral signatures and activation clustering with ART's defaults; empty without ART."""
     try:
         from art.defences.detector.poison import ActivationDefence, SpectralSignatureDefense
@@ -127,9 +160,8 @@ def _art(features: np.ndarray, images: np.ndarray, labels: np.ndarray, poisoned:
         def get_activations(self, x: np.ndarray, *_: object, **__: object) -> np.ndarray:
             return features
 
-    model = torch.nn.Linear(1, 10)
-    classifier = Known(model, torch.nn.CrossEntropyLoss(), images.shape[1:], 10)
-    onehot = np.eye(10, dtype=np.float32)[labels]
+    classifier = Known(torch.nn.Linear(1, classes), torch.nn.CrossEntropyLoss(), images.shape[1:], classes)
+    onehot = np.eye(classes, dtype=np.float32)[labels]
     pixels = images.astype(np.float32) / 255
     spectral = SpectralSignatureDefense(classifier, pixels, onehot)
     clustering = ActivationDefence(classifier, pixels, onehot)
@@ -146,28 +178,18 @@ def _art(features: np.ndarray, images: np.ndarray, labels: np.ndarray, poisoned:
     return found
 
 
-def labels(options: argparse.Namespace) -> dict[str, Any]:
-    """Rates of wrong labels as stated, and as flagged."""
-    rows: dict[str, list[dict[str, float]]] = {}
-    for name in options.data:
-        for seed in range(options.first, options.first + options.seeds):
-            for rate in RATES:
-                found = _labels(split_of(name, options.shared, seed), rate, seed)
-                rows.setdefault(f"{name} / {rate:g}", []).append(found)
-                print(name, seed, rate, found, flush=True)
-    return {case: summed(found) for case, found in rows.items()}
-
-
-def _labels(split: DataSplit, rate: float, seed: int) -> dict[str, float]:
+def labels(name: str, seed: int, rate: float, place: Place) -> dict[str, float]:
+    """The rate of wrong labels as stated, and what is flagged."""
+    split, classes = split_of(name, place.shared, seed), CLASSES[name]
     wrong = np.zeros(len(split), dtype=bool)
     if rate:
-        made = plant(split, recipe_of("flips", fraction=rate), 10, np.random.default_rng(seed))
+        made = plant(split, recipe_of("flips", fraction=rate), classes, np.random.default_rng(seed))
         split, wrong = made.split, made.poisoned
-    _, ctx = context(split, seed)
+    _, ctx = context(split, classes, seed, place)
     config = LabelNoiseConfig()
-    said, _, _ = cross_fitted(split, 10, config.folds, config.training(len(split)), ctx, "peers")
+    said, _, _ = cross_fitted(split, classes, config.folds, config.training(len(split)), ctx, "peers")
     given, own = probabilities(said.logits), split.labels[split.order]
-    judged = _judged(given, own, None, np.random.default_rng(seed))
+    judged = judged_scores(given, own, None, np.random.default_rng(seed))
     ours = confident_learning(given, own).suspects
     found = {"upper bound": judged.bound.limit, "bound holds": float(judged.bound.limit >= wrong.mean()),
              "flagged": float(ours.mean()), **_right("flagged", ours, wrong)}  # fmt: skip
@@ -188,27 +210,77 @@ def _right(name: str, flagged: np.ndarray, wrong: np.ndarray) -> dict[str, float
     return {f"{name}: recall": float(flagged[wrong].mean()), f"{name}: precision": precision}
 
 
-def summed(found: list[dict[str, float]]) -> dict[str, Any]:
-    """Means over seeds; of what is yes or no, counts with an interval."""
+def summed(found: list[dict[str, float]], clean: list[dict[str, float]]) -> dict[str, Any]:
+    """Means over seeds; of what is yes or no, counts with an interval; of a score, the area against clean copies."""
     made: dict[str, Any] = {"n": len(found)}
     for key in found[0]:
         values = [one[key] for one in found]
-        if key in ("alarm", "detected", "target named", "bound holds"):
+        if key in COUNTED:
             interval = proportion(int(sum(values)), len(values))
             made[key] = {"count": int(sum(values)), "low": round(interval.low, 3), "high": round(interval.high, 3)}
+        elif key == "score":
+            others = [one[key] for one in clean]
+            made["auc"] = float(roc_auc_score([0] * len(others) + [1] * len(values), others + values))
         else:
             made[key] = round(float(np.mean(values)), 3)
     return made
 
 
-SUITES = {"backdoors": backdoors, "labels": labels}
+def asked_of(options: argparse.Namespace) -> list[tuple[str, int, Any]]:
+    """What is tried: set, seed and case, seed after seed."""
+    cases: tuple[Any, ...] = BACKDOORS if options.suite == "backdoors" else RATES
+    seeds = range(options.first, options.first + options.seeds)
+    return [(name, seed, case) for seed in seeds for name in options.data for case in cases]
 
-if __name__ == "__main__":
+
+def one(
+    suite: str, name: str, seed: int, case: Any, shared: Path, device: str, until: float
+) -> dict[str, float] | None:
+    """What came of one try; None after the end."""
+    torch.set_num_threads(1)
+    if time.time() > until:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        return SUITES[suite](name, seed, case, Place(shared, Path(folder), device))
+
+
+def called(case: Any) -> str:
+    """A case's name."""
+    return f"{case:g}" if isinstance(case, float) else f"{case[0]} {case[1].get('fraction', '')}".strip()
+
+
+SUITES: dict[str, Callable[..., dict[str, float]]] = {"backdoors": backdoors, "labels": labels}
+
+
+def main() -> None:
+    """Prints every try, and stores their table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("suite", choices=SUITES)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--first", type=int, default=3000)
     parser.add_argument("--data", nargs="+", default=list(IMAGES), choices=list(IMAGES))
     parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared/data")
-    asked = parser.parse_args()
-    save(f"poison_peers_{asked.suite}", SUITES[asked.suite](asked))
+    parser.add_argument("--workers", type=int, default=available_cores())
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--seconds", type=float, default=float("inf"))
+    options = parser.parse_args()
+    until, rows = time.time() + options.seconds, dict[str, list[dict[str, float]]]()
+    with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
+        tries = [
+            (name, case, seed, pool.submit(one, options.suite, name, seed, case, options.shared, options.device, until))
+            for name, seed, case in asked_of(options)
+        ]
+        for name, case, seed, promise in tries:
+            found = promise.result()
+            if found is None:
+                continue
+            rows.setdefault(f"{name} / {called(case)}", []).append(found)
+            print(name, seed, called(case), {key: round(value, 4) for key, value in found.items()}, flush=True)
+    clean = {name: rows.get(f"{name} / clean", []) for name in options.data}
+    save(f"poison_peers_{options.suite}", {
+        case: summed(found, clean[case.split(" / ")[0]]) for case, found in rows.items()
+    })  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -74,7 +74,7 @@ def judged(
         given = probabilities(said.logits)
         right = _by_turns(nets, clean, ctx) if clean is not None else None
     scores = None if clean is None or right is None else margins(right, clean.labels[clean.order])
-    return _judged(given, labels, scores, ctx.shared().rng(f"label-noise/{name}"))
+    return judged_scores(given, labels, scores, ctx.shared().rng(f"label-noise/{name}"))
 
 
 def _by_turns(nets: Sequence[QuickNet], split: DataSplit, ctx: RunContext) -> Floats:
@@ -87,7 +87,8 @@ def _by_turns(nets: Sequence[QuickNet], split: DataSplit, ctx: RunContext) -> Fl
     return found
 
 
-def _judged(given: Floats, labels: IntArray, right: Floats | None, rng: np.random.Generator) -> Judged:
+def judged_scores(given: Floats, labels: IntArray, right: Floats | None, rng: np.random.Generator) -> Judged:
+    """By out-of-sample probabilities (n, classes) of labels (n,), and the margins of trusted ones if there are any."""
     second: Mask = rng.random(len(labels)) < 0.5
     scores, wrong = margins(given, labels), wrong_scores(given, labels, rng)
     threshold = chosen_threshold(scores[~second], [each[~second] for each in wrong], CONFIDENCE)
