@@ -46,6 +46,7 @@ from audit.training.recipes import filled, standard
 from probes.backdoor_model.config import BackdoorModelConfig
 from probes.backdoor_model.examination import examined
 from probes.backdoor_model.outcome import Outcome
+from probes.backdoor_model.outlying import standing as standing_of
 
 SIDE, FRACTION, TAKEN, BATCH, TRIED = 32, 0.05, 0.8, 128, 2000
 NETWORKS = ("plain", "resnet", "test_resnet", "test_efficientnet", "mobilenetv3_small_050", "test_convnext", "test_vit")
@@ -149,8 +150,7 @@ def one(asked: Asked) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "network": asked.network, "seed": asked.seed, "poisoned": asked.poisoned, "accuracy": round(accuracy, 3),
         "success": success, "target": asked.target if asked.poisoned else None, "verdict": outcome.found.value,
         "class": examination.candidate, "p": standing.p if standing else None,
-        "p by size": examination.by_size.p if examination.by_size else None,
-        "p by margin": examination.by_margin.p if examination.by_margin else None,
+        "p by margin": standing_of(np.log(np.maximum(examination.margin, 1e-3))).p,
         "sizes": [round(trigger.size, 2) for trigger in examination.triggers],
         "led": [round(trigger.hits / max(1, trigger.n), 2) for trigger in examination.triggers],
         "margins": [round(float(margin), 1) for margin in examination.margin],

@@ -1,4 +1,4 @@
-"""benchmarks/coverage.py: what counts as a pass, the search for the smallest input, and that nothing is left out."""
+"""benchmarks/model_coverage.py: what is a pass, the search for the smallest input, and that nothing is left out."""
 
 import importlib
 import json
@@ -35,7 +35,7 @@ def benchmark():
     """The script as a module; its folder is on the path only while it is imported."""
     sys.path.insert(0, str(BENCHMARKS))
     try:
-        spec = importlib.util.spec_from_file_location("coverage_benchmark", BENCHMARKS / "coverage.py")
+        spec = importlib.util.spec_from_file_location("coverage_benchmark", BENCHMARKS / "model_coverage.py")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
     finally:

@@ -1,4 +1,9 @@
-"""One model examined: margins of all classes, triggers of some, and which class stands out by both."""
+"""One model examined: margins of all classes, triggers of some, and which class stands out by its trigger.
+
+Margins choose what is searched, where there are many classes, and are shown; they decide nothing. On CIFAR-10 they set
+three of twelve backdoored networks apart at 1 %, where trigger sizes did twelve, and among clean MobileNetV3s one class
+may have ten times the margin of the others (`benchmarks/backdoored.py`).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +16,6 @@ import torch
 from torch import Tensor
 
 from audit.api import Data, Inconclusive, RunContext, Subject, Tally, Unit
-from audit.toolkit.detection import holm
 from probes.backdoor_model.bases import Bases, bases_for
 from probes.backdoor_model.config import BackdoorModelConfig
 from probes.backdoor_model.outlying import SIZES, Standing, Vector, standing
@@ -29,26 +33,16 @@ class Examination:
         margin: (classes,) largest margin of each class.
         inverted: classes that a trigger was searched for.
         triggers: theirs.
-        by_size: the class with the smallest trigger, among those that one was searched for; None with fewer than three.
-        by_margin: the class with the largest margin.
+        standing: the class with the smallest trigger, among those that one was searched for; None with fewer than
+            three.
         bases: what triggers were put on.
     """
 
     margin: Vector
     inverted: Sequence[int]
     triggers: Sequence[Trigger]
-    by_size: Standing | None
-    by_margin: Standing | None
+    standing: Standing | None
     bases: Bases
-
-    @property
-    def standing(self) -> Standing | None:
-        """Of the class that stands out most, by either; its chance is that of both tests together."""
-        found = [one for one in (self.by_size, self.by_margin) if one is not None]
-        if not found:
-            return None
-        p = holm([one.p for one in found])
-        return replace(found[int(p.argmin())], p=float(p.min()))
 
     @property
     def candidate(self) -> int | None:
@@ -76,13 +70,12 @@ def examined(subject: Subject, data: Data, config: BackdoorModelConfig, ctx: Run
     order = np.argsort(-margin, kind="stable")[: config.most_inverted]
     inverted = sorted(order.tolist())
     triggers = _triggers(subject, bases, inverted, config, ctx, name)
-    by_size = by_margin = None
+    by_size = None
     if subject.num_classes >= FEWEST_COMPARED:
         sizes = np.array([one.size for one in triggers], dtype=np.float64)
         found = standing(-np.log(np.maximum(sizes, SMALLEST)), SIZES, subject.num_classes)
         by_size = replace(found, label=inverted[found.label])
-        by_margin = standing(np.log(np.maximum(margin, SMALLEST)))
-    return Examination(margin, inverted, triggers, by_size, by_margin, bases)
+    return Examination(margin, inverted, triggers, by_size, bases)
 
 
 def _done(tallies: Sequence[Tally], wanted: int) -> None:

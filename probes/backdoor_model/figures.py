@@ -22,7 +22,7 @@ def bars(outcome: Outcome) -> Bars:
     sizes = np.array([one.size for one in examination.triggers], dtype=np.float64)
     shown = sorted(np.argsort(sizes, kind="stable")[:MOST_CLASSES].tolist())
     names = [outcome.names[examination.inverted[place]] for place in shown]
-    limit = unusual_below(sizes, ALPHA) if examination.by_size is not None else None
+    limit = unusual_below(sizes, ALPHA) if examination.standing is not None else None
     return Bars(
         id="classes",
         title="The smallest trigger of each class",

@@ -55,9 +55,10 @@ class Outcome:
         return found is not None and len(self.names) >= FEWEST_CLASSES and found.p < ALPHA
 
     @property
-    def always(self) -> bool:
-        """Whether the model takes every image for that class, so that no trigger can be tried."""
-        return self.trigger is not None and self.trigger.n == 0
+    def always(self) -> int | None:
+        """The class that the model takes every image for, so that no trigger to it can be tried."""
+        labels = self.examination.bases.labels
+        return int(labels[0]) if bool((labels == labels[0]).all()) else None
 
     def led(self, success: float, size: float) -> bool:
         """Whether its trigger leads other images there, and is much smaller than others'."""
@@ -70,7 +71,7 @@ class Outcome:
     @property
     def found(self) -> Found:
         """The verdict."""
-        if self.outlying and not self.always:
+        if self.outlying and self.always is None:
             return Found.DETECTED if self.led(SUCCESS, SMALLER) else Found.SUSPICIOUS
         standing = self.examination.standing
         likely = standing is not None and (len(self.names) < FEWEST_CLASSES or standing.p < LIKELY)
@@ -83,8 +84,8 @@ class Outcome:
         """Why nothing can be said where nothing stands out; empty where something can."""
         if len(self.names) < FEWEST_CLASSES:
             return f"of {len(self.names)} classes one can hardly stand out; at least {FEWEST_CLASSES} are needed"
-        if self.always:
-            return f"the model takes all images that were tried for class {self.names[self.label]}"
+        if self.always is not None:
+            return f"the model takes all images that were tried for class {self.names[self.always]}"
         if isinstance(self.twins, str):
             return f"how often a backdoor would be found here was not shown, as {self.twins}"
         if not self.twins.took:

@@ -35,7 +35,8 @@ class Usual:
 
 SIZES = Usual(spread=0.26, weight=20.0)
 """Of logarithms of trigger sizes. Nine clean networks (of 8 x 8 digits and CIFAR-10) had spreads of 0.18 to 0.34, and
-were no more unlike one another than by chance; the weight allows for others that are."""
+were no more unlike one another than by chance; the weight allows for others that are. Fourteen others, of seven kinds
+on CIFAR-10, had 0.14 to 0.32 (`benchmarks/backdoored.py`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Does "any classifier" hold? Audits a model of every architecture that timm and torchvision have.
 
-    python benchmarks/coverage.py [--only PATTERN] [--families timm|torchvision|hf|all] [--resume [--failed]]
+    python benchmarks/model_coverage.py [--only PATTERN] [--families timm|torchvision|hf|all] [--resume [--failed]]
                                   [--jobs N] [--timeout SECONDS]
 
 The smallest model of every timm module, well-known ones that are no module of their own, and every classification
@@ -285,7 +285,8 @@ def _page(figures: dict[str, Any], records: list[Record], where: dict[str, Any])
     versions = ", ".join(f"{name} {where['packages'][name]}" for name in ("timm", "torch", "torchvision"))
     commits = ", ".join(sorted({str(record.get("commit")) for record in records}))
     head = (
-        "# Coverage\n\nWritten by `benchmarks/coverage.py`, which says what a pass is; audited commits and versions: "
+        "# Coverage\n\nWritten by `benchmarks/model_coverage.py`, which says what a pass is; "
+        "audited commits and versions: "
     )
     return f"{head}{commits}, {versions}.\n\n" + "\n".join(lines) + f"\n\n{table(records)}\n"
 
