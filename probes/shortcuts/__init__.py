@@ -9,11 +9,11 @@ import numpy as np
 from audit.api import Data, Fact, Inconclusive, IntArray, MetricSpec, RunContext, Subject, probe
 from probes.shortcuts.canaries import own_images, power, shams_stay_silent
 from probes.shortcuts.config import ShortcutsConfig, cost
-from probes.shortcuts.evidence import FEWEST_OF_CLASS
 from probes.shortcuts.figures import bars, pictures, suspects, table
 from probes.shortcuts.filters import gains
 from probes.shortcuts.images import look
 from probes.shortcuts.outcome import Outcome, conclude, measurements
+from probes.shortcuts.reference import FEWEST_OF_CLASS
 from probes.shortcuts.study import behaviour, evidence_in, follow_measurements, marked, trusted_traces
 
 __all__ = ["ShortcutsConfig", "shortcuts"]

@@ -21,8 +21,6 @@ from probes.shortcuts.reference import Compared, alarming
 from probes.shortcuts.templates import Carriers, Template
 from probes.shortcuts.traces import Traces
 
-FEWEST_OF_CLASS = 50
-"""Images of a class, below which nothing is said of it."""
 SHARE = 0.02
 """Least share of a class's images in a second peak of its borders."""
 OWN = 1.35

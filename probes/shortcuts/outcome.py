@@ -13,9 +13,9 @@ from audit.toolkit.statistics import lower_limit
 from probes.shortcuts.border import excess_limit
 from probes.shortcuts.canaries import Power
 from probes.shortcuts.confirm import TrustedGap
-from probes.shortcuts.evidence import FEWEST_OF_CLASS, GAP, GAP_GREY, KNOWN, Evidence
+from probes.shortcuts.evidence import GAP, GAP_GREY, KNOWN, Evidence
 from probes.shortcuts.filters import Gain
-from probes.shortcuts.reference import lower_share
+from probes.shortcuts.reference import FEWEST_OF_CLASS, lower_share
 from probes.shortcuts.transfer import SMALL_NETWORK, Followed
 
 EFFECT = 0.05

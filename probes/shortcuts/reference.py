@@ -22,8 +22,10 @@ from audit.api import IntArray
 from audit.toolkit.detection import ALPHA, exact_p
 from probes.shortcuts.filters import SIZE, Gain, Mask, Vector, fitted_filter
 
-FEWEST, FEWEST_TRUSTED = 50, 40
-"""Suspected and trusted images of a class that is compared; of half of the latter, what is usual is known."""
+FEWEST_OF_CLASS = 50
+"""Images of a class, below which nothing is said of it."""
+FEWEST_TRUSTED = 40
+"""Trusted images of a class that is compared; of half of them, what is usual is known."""
 CLASSES = 3
 """Compared classes from which on what is a class's own can be told from what they have in common."""
 AT_ONCE = 100
@@ -102,7 +104,7 @@ def compared(
     pairs = {
         label: (mine, theirs)
         for label, (mine, theirs) in pairs.items()
-        if len(mine) >= FEWEST and len(theirs) >= FEWEST_TRUSTED
+        if len(mine) >= FEWEST_OF_CLASS and len(theirs) >= FEWEST_TRUSTED
     }
     if not pairs:
         return []

@@ -23,10 +23,10 @@ from probes.shortcuts.confirm import (
     trained_judge,
     trusted_gap,
 )
-from probes.shortcuts.evidence import FEWEST_OF_CLASS, Evidence, evidence_of
+from probes.shortcuts.evidence import Evidence, evidence_of
 from probes.shortcuts.filters import Gain, Mask
 from probes.shortcuts.images import Seen, averaged, look
-from probes.shortcuts.reference import CLASSES, FEWEST_TRUSTED, Compared, compared
+from probes.shortcuts.reference import CLASSES, FEWEST_OF_CLASS, FEWEST_TRUSTED, Compared, compared
 from probes.shortcuts.templates import can_be_averaged, carriers
 from probes.shortcuts.transfer import SMALL_NETWORK, SUBJECT, Followed
 

@@ -78,7 +78,7 @@ def _growing(corpus: Corpus) -> None:
         )  # fmt: skip
     site = corpus.site("csv-long-name")
     Image.new("L", (8, 8)).save(site.plant(".png", b""))
-    lines = [f"planted/csv_long_name.png,{'a' * 131_000}", *["planted/csv_long_name.png,b"] * 100_000]
+    lines = [f"planted/csv_long_name.png,{'a' * 131_000}", *["planted/csv_long_name.png,b"] * 30_000]
     corpus.add(
         site.name, ".csv", "\n".join(["path,label", *lines]).encode(), "one long name among many labels", kind="data",
         commands=("csv",), expect="plain",
