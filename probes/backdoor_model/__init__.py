@@ -70,7 +70,8 @@ CLASS = {"class": "the class that stands out most"}
     limits=[
         "Triggers that work from some classes alone, or lead each class to another, or bend the whole image, may be "
         "missed.",
-        "Fewer than eight classes: none can stand out by chance alone.",
+        "Fewer than eight classes: none can stand out by chance alone. Where only some are searched, the p-value is an "
+        "upper limit.",
         "Trigger sizes of benign classes are taken to be of one log-normal law, whose spread is known in part from "
         "networks of digits and of CIFAR-10; classes that differ much in their number of images "
         "may break that.",

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from scipy.stats import kstest, t
+from scipy.stats import binomtest, kstest, t
 from sklearn.datasets import load_digits
 from torch import nn
 
@@ -175,6 +175,18 @@ def test_the_p_value_of_sizes_is_uniform_where_models_differ_as_the_reference_mo
 def test_a_class_chosen_from_many_must_stand_out_from_all():
     values = np.concatenate([np.linspace(-1, 1, 23), [4.0]])
     assert standing(values, among=240).p == pytest.approx(10 * standing(values).p)
+
+
+@pytest.mark.parametrize("alike", [0.0, 0.8, 1.0], ids="margins alike to sizes by {}".format)
+def test_where_margins_choose_which_classes_are_searched_the_p_value_is_an_upper_limit(alike):
+    """Of 100 classes; margins say nothing of trigger sizes, or much, or all."""
+    rng, level = np.random.default_rng(2), 0.1
+    found = []
+    for _ in range(400):
+        small = rng.standard_normal(100)
+        margin = alike * small + np.sqrt(1 - alike**2) * rng.standard_normal(100)
+        found.append(standing(SIZES.spread * small[np.argsort(-margin)[:24]], SIZES, 100).p <= level)
+    assert binomtest(sum(found), len(found), level, "greater").pvalue > 0.01
 
 
 def test_the_drawn_limit_is_where_the_p_value_falls_below_the_level():
