@@ -15,6 +15,7 @@ from probes.label_noise.duplicates import Contradictions
 from probes.label_noise.judging import CONFIDENCE, Judged
 
 ALIKE = "wrong labels look like labels drawn from all other classes, of the class most confused, or the likeliest other"
+UNLEARNT = "no pattern in the images, as a trigger, tells which labels are wrong: networks would learn it"
 REPRESENTATIVE = "trusted images are of the same kind as the others"
 RECALL = 0.5
 """Of flipped labels, below which nothing can be said where nothing is found."""
@@ -105,12 +106,13 @@ def measurements(outcome: Outcome) -> Iterator[Measurement]:
         interval = Interval(low=trusted.low, high=trusted.high, level=0.9, method="two one-sided exact limits")
         yield Measurement(
             metric="label-noise.rate", value=trusted.value, n=half, claim=Claim.ESTIMATE, interval=interval,
-            assumptions=(ALIKE, REPRESENTATIVE),
+            assumptions=(ALIKE, UNLEARNT, REPRESENTATIVE),
         )  # fmt: skip
     elif found is not Found.CANNOT_TELL and half:
         yield Measurement(
-            metric="label-noise.rate", value=judged.bound.limit, n=half, claim=Claim.UPPER_BOUND, assumptions=(ALIKE,)
-        )
+            metric="label-noise.rate", value=judged.bound.limit, n=half, claim=Claim.UPPER_BOUND,
+            assumptions=(ALIKE, UNLEARNT),
+        )  # fmt: skip
     flagged = int(judged.confident.suspects.sum())
     yield Measurement(
         metric="label-noise.flagged", value=flagged / n, n=n, claim=Claim.ESTIMATE, interval=proportion(flagged, n)
@@ -132,12 +134,15 @@ def conclude(outcome: Outcome, ctx: RunContext) -> None:
     n, trusted = len(judged.labels), judged.trusted
     flagged = int(judged.confident.suspects.sum())
     known = (
-        f"at most {judged.bound.limit:.1%} of labels are wrong ({CONFIDENCE:.0%} confidence)"
+        f"at most {judged.bound.limit:.1%} of labels are wrong (confidence {CONFIDENCE:.0%})"
         if trusted is None
         else f"between {trusted.low:.1%} and {trusted.high:.1%} of labels are wrong, by comparison with {trusted.n} "
         f"trusted images (p = {trusted.p:.2g})"
     )
-    said = f"{known}; {flagged} of {n} are flagged; of labels flipped in copies {_recalls(outcome.flipped)} were"
+    said = (
+        f"{known}, but for those that a trigger explains (see backdoor-data); {flagged} of {n} are flagged; of labels "
+        f"flipped in copies {_recalls(outcome.flipped)} were"
+    )
     if outcome.same.wrong:
         said += f"; {outcome.same.wrong} labels are certainly wrong, as identical images have others"
     if found is Found.DETECTED:
