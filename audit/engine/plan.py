@@ -90,15 +90,13 @@ def missing_need(probe: Probe, subject: Subject, data: Data) -> Reason | None:
 def measure_speed(subject: Subject, data: Data, n: int = 32) -> Speed:
     """Seconds a sample of a forward pass, and of a backward pass on top: the best of three, after a warm-up.
 
-    Of n samples together, or of as many as fit into memory; of noise where there are no data at all.
+    Of n samples together, or of as many as fit into memory; of noise where there are none to audit on.
 
     Raises:
         PrerequisiteError: when not even one fits.
     """
-    if data and "eval" not in data:
-        return Speed(0.0, 0.0)
     noise = torch.rand((n, *subject.input_shape), generator=torch.Generator().manual_seed(0))
-    pixels = data["eval"].batch(0, n).pixels if data else noise
+    pixels = data["eval"].batch(0, n).pixels if "eval" in data else noise
     batching = Batching(len(pixels))
     with memory_for_one():
         batching.parts(len(pixels), lambda rows: _both_ways(subject, pixels[rows]))

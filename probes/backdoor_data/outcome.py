@@ -78,14 +78,15 @@ class Outcome:
 def measurements(outcome: Outcome) -> Iterator[Measurement]:
     """The share of images that are poisoned, in the direction in which it is known, and what it rests on."""
     count, n = outcome.fraction([Found.DETECTED, Found.SUSPICIOUS])
-    yield Measurement(
-        metric="backdoor-data.suspect_fraction",
-        value=count / n,
-        n=n,
-        claim=Claim.ESTIMATE,
-        interval=proportion(count, n),
-        assumptions=("groups that were detected or are suspicious",),
-    )
+    if outcome.found is not Found.CANNOT_TELL:  # what was flagged by a search that is not known to see says nothing
+        yield Measurement(
+            metric="backdoor-data.suspect_fraction",
+            value=count / n,
+            n=n,
+            claim=Claim.ESTIMATE,
+            interval=proportion(count, n),
+            assumptions=("groups that were detected or are suspicious",),
+        )
     if outcome.found is Found.DETECTED:
         count, n = outcome.fraction([Found.DETECTED])
         yield Measurement(
@@ -133,7 +134,8 @@ def conclude(outcome: Outcome, ctx: RunContext) -> None:
         )
         ctx.diagnose("not_detected", text.strip(), "info", conclusion=True)
     else:
-        why = " ".join(outcome.reasons) or "No canary was found."
+        none = "No canary was found." if outcome.tries else "No canary was planted."
+        why = " ".join(outcome.reasons) or none
         tried = f" Of what was planted in copies, {'; '.join(_tried(outcome))}." if outcome.tries else ""
         text = f"{verdict}: nothing was found, and there is no showing that it would have been. {why}{tried}"
         ctx.diagnose("cannot_tell", text, conclusion=True, undecided=True)

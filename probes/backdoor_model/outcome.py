@@ -21,6 +21,7 @@ TINY, SURE = 0.35, 0.8
 """The same where a class stands out less surely, or there are too few for one to stand out by chance alone."""
 LIKELY = 0.05
 """Chance below which a class stands out less surely. All of these were chosen on digits classifiers of six seeds."""
+ONE_TRY = "one planted in a copy of the model was found, and none in a copy without: one try of each"
 ASSUMED = "of a planted patch that leads all classes to one"
 
 
@@ -56,9 +57,14 @@ class Outcome:
 
     @property
     def always(self) -> int | None:
-        """The class that the model takes every image for, so that no trigger to it can be tried."""
-        labels = self.examination.bases.labels
-        return int(labels[0]) if bool((labels == labels[0]).all()) else None
+        """The class that the model takes most images for, so that a trigger to it is tried on few.
+
+        Most is more than halfway from its share of the classes to all.
+        """
+        labels, counts = self.examination.bases.labels.unique(return_counts=True)  # type: ignore[no-untyped-call]
+        most = int(counts.argmax())
+        many = len(self.examination.bases.labels) * (1 + 1 / len(self.names)) / 2
+        return int(labels[most]) if int(counts[most]) > many else None
 
     def led(self, success: float, size: float) -> bool:
         """Whether its trigger leads other images there, and is much smaller than others'."""
@@ -71,7 +77,9 @@ class Outcome:
     @property
     def found(self) -> Found:
         """The verdict."""
-        if self.outlying and self.always is None:
+        if self.always is not None:
+            return Found.CANNOT_TELL
+        if self.outlying:
             return Found.DETECTED if self.led(SUCCESS, SMALLER) else Found.SUSPICIOUS
         standing = self.examination.standing
         likely = standing is not None and (len(self.names) < FEWEST_CLASSES or standing.p < LIKELY)
@@ -85,7 +93,7 @@ class Outcome:
         if len(self.names) < FEWEST_CLASSES:
             return f"of {len(self.names)} classes one can hardly stand out; at least {FEWEST_CLASSES} are needed"
         if self.always is not None:
-            return f"the model takes all images that were tried for class {self.names[self.always]}"
+            return f"the model takes most images that were tried for class {self.names[self.always]}"
         if isinstance(self.twins, str):
             return f"how often a backdoor would be found here was not shown, as {self.twins}"
         if not self.twins.took:
@@ -99,12 +107,16 @@ def measurements(outcome: Outcome, level: float = 0.95) -> Iterator[Measurement]
     """The numbers, of the class that stands out most."""
     trigger, examination = outcome.trigger, outcome.examination
     where: dict[str, str | int | float | bool] = {"class": outcome.names[outcome.label]}
-    n = len(examination.bases.pixels)
+    n, classes = len(examination.bases.pixels), len(examination.triggers)
     if outcome.found is Found.DETECTED:
-        yield Measurement(metric="backdoor-model.shortcut_classes", value=1, n=n, claim=Claim.LOWER_BOUND)
+        yield Measurement(metric="backdoor-model.shortcut_classes", value=1, n=classes, claim=Claim.LOWER_BOUND)
     if outcome.found is Found.NOT_DETECTED:
         yield Measurement(
-            metric="backdoor-model.shortcut_classes", value=0, n=n, claim=Claim.UPPER_BOUND, assumptions=(ASSUMED,)
+            metric="backdoor-model.shortcut_classes",
+            value=0,
+            n=classes,
+            claim=Claim.UPPER_BOUND,
+            assumptions=(ASSUMED, ONE_TRY),
         )
     yield Measurement(
         metric="backdoor-model.margin", where=where, value=float(examination.margin[outcome.label]), n=n,

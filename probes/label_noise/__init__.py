@@ -9,7 +9,7 @@ from audit.errors import AuditError
 from probes.label_noise.aum import areas
 from probes.label_noise.canary import flipped
 from probes.label_noise.config import FEWEST_IMAGES, LabelNoiseConfig, cost
-from probes.label_noise.duplicates import contents, contradictions
+from probes.label_noise.duplicates import contents, contradictions, distinct
 from probes.label_noise.figures import mixed, scores, worst
 from probes.label_noise.judging import judged
 from probes.label_noise.outcome import Outcome, conclude, control, measurements
@@ -26,7 +26,8 @@ __all__ = ["LabelNoiseConfig", "label_noise"]
     metrics=[
         MetricSpec(
             id="label-noise.rate",
-            meaning="Share of labels that are wrong: at most so many, or with trusted images an estimate.",
+            meaning="Share of labels that are wrong, of distinct images, but for those that a trigger explains: at "
+            "most so many, or with trusted images an estimate.",
             better="lower",
             low=0,
             high=1,
@@ -66,6 +67,7 @@ __all__ = ["LabelNoiseConfig", "label_noise"]
         "more.",
         "Wrong labels that look right, because annotators agreed on them, are not found.",
         "Backdoors with wrong labels are label noise as well, which networks learn easily: see backdoor-data.",
+        "Near copies, as crops and recompressed images are, let networks learn a wrong label, and then hide it.",
     ],
     references=[
         "Northcutt, Jiang & Chuang 2021, Confident Learning, arXiv 1911.00068",
@@ -84,7 +86,14 @@ def label_noise(subject: Subject, data: Data, config: LabelNoiseConfig, ctx: Run
         raise Inconclusive("few_images", text)
     if ctx.seconds_left() <= 0:
         raise Inconclusive("budget", "The budget ended before labels were judged. Raise --budget.")
-    same = contradictions(contents(split), split.labels[split.order])
+    keys = contents(split)
+    same = contradictions(keys, split.labels[split.order])
+    if config.source == "fresh" and len(set(keys)) < len(keys):
+        text = f"{len(keys) - len(set(keys))} of {len(keys)} images are copies of others; of these one each was judged"
+        split = distinct(split, keys)
+        ctx.diagnose("copies", text, "info")
+        if len(split) < FEWEST_IMAGES:
+            raise Inconclusive("few_images", f"Expected {FEWEST_IMAGES} distinct images at least, got {len(split)}.")
     try:
         first = judged(subject, data, split, config, ctx, "label-noise")
         copies = flipped(subject, data, split, first, config, ctx) if config.source == "fresh" else []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from audit.api import DataSplit, IntArray
 
@@ -33,6 +33,12 @@ def contradictions(keys: Sequence[Hashable], labels: IntArray) -> Contradictions
     groups = [found for found in places.values() if len({int(labels[place]) for place in found}) > 1]
     wrong = sum(len(found) - max(Counter(int(labels[place]) for place in found).values()) for found in groups)
     return Contradictions(len(keys), tuple(tuple(found) for found in groups), wrong)
+
+
+def distinct(split: DataSplit, keys: Sequence[Hashable]) -> DataSplit:
+    """The first of each content: a network that saw one copy has seen all, and copies are no more evidence than one."""
+    first = {key: place for place, key in reversed(list(enumerate(keys)))}
+    return replace(split, order=split.order[sorted(first.values())])
 
 
 def contents(split: DataSplit) -> list[str]:

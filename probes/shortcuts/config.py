@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from audit.api import Estimate, ProbeConfig, Role
 
@@ -23,10 +24,15 @@ class ShortcutsConfig(ProbeConfig):
     """Of that training."""
     canaries: int = Field(default=10, ge=0, le=100)
     """Keys of CUDA that are planted in copies of the data, at each of the fractions."""
-    fractions: tuple[float, ...] = (1.0, 0.2, 0.05)
-    """Of every class's images that a planted key filters, in descending order."""
+    fractions: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(default=(1.0, 0.2, 0.05), min_length=1)
+    """Of every class's images that a planted key filters."""
     canary_samples: int = Field(default=4000, ge=20)
     """First samples that copies are made of."""
+
+    @field_validator("fractions")
+    @classmethod
+    def _largest_first(cls, fractions: tuple[float, ...]) -> tuple[float, ...]:
+        return tuple(sorted(set(fractions), reverse=True))
 
 
 def cost(config: ShortcutsConfig, sizes: Mapping[Role, int]) -> Estimate:

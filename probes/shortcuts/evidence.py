@@ -54,6 +54,7 @@ class Evidence:
         templates: of the classes that could be averaged.
         carried: of the classes with a fine pattern of their own, how many images carry it.
         compared: of the classes that trusted images were given of.
+        repeated: whether images are enlarged by repeated pixels, so that texture and fine patterns tell nothing.
     """
 
     labels: IntArray
@@ -63,6 +64,7 @@ class Evidence:
     templates: list[Template]
     carried: list[Carriers] = field(default_factory=list)
     compared: list[Compared] = field(default_factory=list)
+    repeated: bool = False
 
     @property
     def peaked(self) -> list[Peak]:
@@ -83,7 +85,7 @@ class Evidence:
     @property
     def textured(self) -> list[int]:
         """Classes that texture tells far better than content does, where it tells all together better."""
-        if self.gap.interval(0.99).low <= GAP:
+        if self.repeated or self.gap.interval(0.99).low <= GAP:
             return []
         found = []
         for label in np.unique(self.labels):
@@ -111,7 +113,7 @@ class Evidence:
     @property
     def judged(self) -> tuple[bool, bool]:
         """Whether borders, and whether texture, could have told: the first of some class, the second of all."""
-        return any(peak.side for peak in self.peaks), float(self.gap.content.mean()) < KNOWN
+        return any(peak.side for peak in self.peaks), not self.repeated and float(self.gap.content.mean()) < KNOWN
 
 
 def _is_pattern(template: Template) -> bool:

@@ -20,6 +20,11 @@ from probes.shortcuts.traces import Traces, traces_of
 
 LARGEST = 96
 """Side up to which a small network is shown images as they are stored."""
+BLOCKS_IN = 200
+"""Images that are examined for blocks of equal pixels."""
+EQUAL_LINES, FEWEST_LINES, MOST_IMAGES = 0.35, 3, 0.8
+"""Share of rows, and of columns, that equal the one before in an image of blocks (of two pixels: nearly half), of so
+many that differ; and of such images."""
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 
 
@@ -95,6 +100,23 @@ def averaged(split: DataSplit, n: int, classes: int, second: npt.NDArray[np.bool
     if not tallies:
         return []
     return Sums.of({name: np.asarray(array) for name, array in tallies[0].arrays.items()}).templates()
+
+
+def repeats_pixels(split: DataSplit) -> bool:
+    """Whether most images consist of blocks of equal pixels, as those do that nearest-neighbour enlargement made."""
+    pixels = split.batch(0, min(len(split), BLOCKS_IN)).pixels
+    shares = [[_equal_lines(image), _equal_lines(image.transpose(1, 2))] for image in pixels]
+    return bool((np.array(shares).min(axis=1) >= EQUAL_LINES).mean() >= MOST_IMAGES)
+
+
+def _equal_lines(image: Tensor) -> float:
+    """Share of rows (c, h, w) that equal the row above, of those between the first and the last that do not."""
+    differs = (image[:, 1:] != image[:, :-1]).any(dim=2).any(dim=0)
+    places = differs.nonzero().flatten()
+    if len(places) < FEWEST_LINES:
+        return 0.0
+    inner = differs[int(places[0]) : int(places[-1]) + 1]
+    return 1 - float(inner.float().mean())
 
 
 def replanted(

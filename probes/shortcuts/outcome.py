@@ -73,10 +73,13 @@ class Outcome:
             return f"fewer than two classes have {FEWEST_OF_CLASS} images, the least to compare classes by"
         borders, texture = self.evidence.judged
         if not borders and not texture:
-            return (
-                "borders are framed, black or too few, or images smaller than 28 pixels, and content alone tells "
-                f"{self.evidence.gap.content.mean():.0%} of labels, so that texture cannot stand out (from {KNOWN:.0%})"
+            rest = (
+                "images are enlarged by repeated pixels, so that texture tells nothing"
+                if self.evidence.repeated
+                else f"content alone tells {self.evidence.gap.content.mean():.0%} of labels, so that texture cannot "
+                f"stand out (from {KNOWN:.0%})"
             )
+            return f"borders are framed, black or too few, or images smaller than 28 pixels, and {rest}"
         if not borders and GAP_GREY < self.evidence.gap.value <= GAP:
             return (
                 f"texture tells labels better than content by {self.evidence.gap.value:.0%}, near the limit {GAP:.0%}"
@@ -214,14 +217,20 @@ def conclude(outcome: Outcome, ctx: RunContext) -> None:
         text = f"{found}: {who} {outcome.kinds}, on {share}; {asked}"
         ctx.diagnose("detected", text, "warning", conclusion=True)
     elif found is Found.SUSPICIOUS:
-        what = f"{who} {outcome.kinds}, on {share}, but"
-        what = what if marked else "no shortcut was found, but"
-        text = f"{found}: {what} behaviour does not confirm it; {asked or 'no network could be asked'}"
+        text = f"{found}: no shortcut was found in the images, but {asked}"
+        if marked:
+            text = (
+                f"{found}: {who} {outcome.kinds}, on {share}, but behaviour is not enough to confirm it; "
+                f"{asked or 'no network could be asked'}"
+            )
+        if outcome.trusted is None:
+            text += "; with trusted images (--data clean=SPEC) more can be said"
         ctx.diagnose("suspicious", text, "warning", conclusion=True)
     elif found is Found.CANNOT_TELL:
         text = f"{found} whether classes have shortcuts: {outcome.why_not}"
         ctx.diagnose("cannot_tell", text, conclusion=True, undecided=True)
     else:
         shown = ", ".join(f"at {power.fraction:.0%} {power_text(power.hits, power.keys)}" for power in outcome.powers)
-        text = f"{found}: no class-wise filter or pattern stands out; planted filters of all classes' images: {shown}"
+        kinds = "filter or pattern" if outcome.evidence.templates else "filter"  # patterns were not always looked for
+        text = f"{found}: no class-wise {kinds} stands out; planted filters of all classes' images: {shown}"
         ctx.diagnose("not_detected", text, "info", conclusion=True)

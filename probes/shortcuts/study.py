@@ -25,7 +25,7 @@ from probes.shortcuts.confirm import (
 )
 from probes.shortcuts.evidence import Evidence, evidence_of
 from probes.shortcuts.filters import Gain, Mask
-from probes.shortcuts.images import Seen, averaged, look
+from probes.shortcuts.images import Seen, averaged, look, repeats_pixels
 from probes.shortcuts.reference import CLASSES, FEWEST_OF_CLASS, FEWEST_TRUSTED, Compared, compared
 from probes.shortcuts.templates import can_be_averaged, carriers
 from probes.shortcuts.transfer import SMALL_NETWORK, SUBJECT, Followed
@@ -50,6 +50,13 @@ def evidence_in(
     evidence = evidence_of(seen.traces, labels, classes, ctx.rng("halves"), [])
     if theirs is not None:
         evidence = replace(evidence, compared=against_trusted(seen, theirs, data["clean"], labels, ctx))
+    if repeats_pixels(split):
+        text = (
+            "Neither texture nor fine patterns were looked for: images are enlarged by repeated pixels, whose edges "
+            "are both. Give them as they were before."
+        )
+        ctx.diagnose("enlarged", text)
+        return replace(evidence, repeated=True)
     if not can_be_averaged(split, classes):
         text = "Fine patterns were not looked for: images are too small, or the means of all classes too large"
         ctx.diagnose("no_patterns", text, "info")
@@ -102,10 +109,19 @@ def behaviour(
     Nothing is trained where no alarm is to be confirmed and no trusted images are there to compare with.
     """
     clean = data.get("clean")
-    if not evidence.alarm and clean is None:
-        return {}, None
     if clean is not None and (theirs is None or theirs.size != seen.size):
         seen = replace(seen, size=None)  # one network is to be shown both, so both are shown as the subject sees them
+        sizes = [tuple(split.batch(0, 1).pixels.shape[1:]) for split in (data["train"], clean)]
+        if sizes[0] != sizes[1]:
+            here, there = ("x".join(map(str, size[1:])) for size in sizes)
+            text = (
+                f"Trusted images were not used: they are of {there} pixels, the others of {here}. Bring both to one "
+                "size, as by --preprocess none/size=S."
+            )
+            ctx.diagnose("trusted_other_size", text)
+            data, clean = {role: split for role, split in data.items() if role != "clean"}, None
+    if not evidence.alarm and clean is None:
+        return {}, None
     split, labels = seen.split(data["train"]), evidence.labels
     try:
         judge = trained_judge(split, len(labels), subject.num_classes, config, ctx)

@@ -167,6 +167,12 @@ def test_time_is_measured_on_as_many_as_fit() -> None:
     assert 0 < speed.forward < 1
 
 
+def test_time_is_measured_on_noise_where_no_images_are_audited_on() -> None:
+    small = subject(Net())
+    for data in ({}, {"train": SPLIT}):
+        assert measure_speed(small, data).forward > 0
+
+
 def test_memory_for_no_image_at_all() -> None:
     with pytest.raises(PrerequisiteError, match="Expected memory for one image at a time"):
         check_subject(subject(Net(before=lambda x: of_small_memory(x.repeat(6, 1, 1, 1)))), SPLIT)

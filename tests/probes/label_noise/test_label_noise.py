@@ -68,6 +68,19 @@ def noisy(split, fraction, seed=0, to="uniform"):
     return plant(split, recipe_of("flips", fraction=fraction, to=to), 10, np.random.default_rng(seed))
 
 
+def test_copies_do_not_vouch_for_their_labels(audited):
+    """Four of each image, a tenth of the images with a wrong label: networks must not have seen what they judge."""
+    found = noisy(digits(MIXED[:600]), 0.1)
+    before = found.split
+    images = np.stack([before.source.pixels(int(row)) for row in before.order])
+    labels = before.labels[before.order]
+    four = replace(array_split(np.tile(images, (4, 1, 1, 1)), np.tile(labels, 4)), role="train", digest="four")
+    result = audited(four)
+    (rate,) = result.measured("rate")
+    assert rate.value >= 0.1
+    assert "1800 of 2400 images are copies of others" in result.said["copies"]
+
+
 def test_wrong_labels_are_detected_with_trusted_images_and_listed(audited):
     found = noisy(digits(MIXED[:900]), 0.1)
     result = audited(found.split, clean=digits(MIXED[1400:], "clean"), aum=True)

@@ -4,8 +4,10 @@ import re
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from sklearn.datasets import load_digits
 
+from probes.shortcuts import ShortcutsConfig
 from tests.probes.shortcuts.conftest import photographs, planted, split_of
 
 
@@ -83,6 +85,33 @@ def test_digits_of_eight_pixels_cannot_be_told(audited):
     result = audited(split_of(images, digits.target.astype(np.int64)), classes=10)
     assert result.verdict == "cannot_tell"
     assert "borders are framed, black or too few, or images smaller than 28 pixels" in result.said["cannot_tell"]
+
+
+@pytest.mark.parametrize(("times", "frame"), [(2, 8), (3, 4), (4, 0)])
+def test_images_enlarged_by_repeated_pixels_are_not_called_poisoned(audited, times, frame):
+    digits = load_digits()
+    small = (digits.images[:600, None] / 16 * 255).astype(np.uint8)
+    images = np.pad(np.kron(small, np.ones((1, 1, times, times), np.uint8)), [(0, 0)] * 2 + [(frame, frame)] * 2,
+                    constant_values=128)  # fmt: skip
+    result = audited(split_of(images, digits.target[:600].astype(np.int64)), classes=10)
+    assert result.verdict in ("cannot_tell", "not_detected")
+    assert "enlarged by repeated pixels" in result.said["enlarged"]
+
+
+def test_trusted_images_of_another_size_are_not_held_against_the_others(audited):
+    images, labels = photographs(seed=3)
+    trusted = split_of(*photographs(n=200, side=16, seed=3), role="clean")
+    result = audited(split_of(images, labels), clean=trusted)
+    assert result.verdict == "not_detected"
+    assert "they are of 16x16 pixels, the others of 32x32" in result.said["trusted_other_size"]
+    assert not result.measured("trusted_gap")
+
+
+def test_fractions_are_shares_and_largest_first():
+    assert ShortcutsConfig(fractions=(0.05, 1.0, 0.2)).fractions == (1.0, 0.2, 0.05)
+    for wrong in ((5.0,), (0.0,), ()):
+        with pytest.raises(ValidationError):
+            ShortcutsConfig(fractions=wrong)
 
 
 def test_all_black_images_and_classes_without_images_are_answered(audited):
