@@ -12,7 +12,15 @@ from probes.backdoor_data.config import cost
 from probes.backdoor_data.outcome import Outcome
 from tests.probes.backdoor_data.conftest import Prototypes, digits, split_of, textures
 
-QUICK = {"epochs": 2, "tile_canaries": 2, "canaries": ("badnets",), "bootstrap": 99, "groups": 1, "retrained": 0}
+QUICK = {
+    "epochs": 2,
+    "tile_canaries": 2,
+    "canaries": ("badnets",),
+    "bootstrap": 99,
+    "groups": 1,
+    "retrained": 0,
+    "targets": 60,
+}
 """Without trained canaries, and with an own network that hardly learns: what is found is found in the subject."""
 
 
