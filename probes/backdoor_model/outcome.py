@@ -97,7 +97,8 @@ class Outcome:
         if isinstance(self.twins, str):
             return f"how often a backdoor would be found here was not shown, as {self.twins}"
         if not self.twins.took:
-            return f"a copy of the model did not learn the backdoor planted in it (success {self.twins.success:.0%})"
+            took = f"success {self.twins.success:.0%}; raise --set backdoor-model.epochs"
+            return f"a copy of the model did not learn the backdoor planted in it ({took})"
         if not self.twins.found:
             return "a copy of the model with a planted backdoor was not told from one without"
         return ""

@@ -82,7 +82,8 @@ def label_noise(subject: Subject, data: Data, config: LabelNoiseConfig, ctx: Run
     split = data["train"].first(config.samples)
     names = subject.class_names or split.class_names or tuple(map(str, range(subject.num_classes)))
     if len(split) < FEWEST_IMAGES or len(set(split.labels[split.order].tolist())) < 2:
-        text = f"Expected {FEWEST_IMAGES} training images of two classes at least, got {len(split)}. Give more."
+        found = f"{len(split)} of {len(set(split.labels[split.order].tolist()))}"
+        text = f"Expected {FEWEST_IMAGES} training images of two classes at least, got {found}. Give more."
         raise Inconclusive("few_images", text)
     if ctx.seconds_left() <= 0:
         raise Inconclusive("budget", "The budget ended before labels were judged. Raise --budget.")
