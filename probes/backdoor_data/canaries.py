@@ -38,7 +38,8 @@ class Try:
         amount: share of the copy's images that were changed.
         rate: share of triggered images that a network trained on the copy sends to the target; None where no network
             was needed.
-        found: whether the probe named the target, as detected or at least as suspicious.
+        found: whether the probe named the target, as detected or at least as suspicious; where no network was needed,
+            whether one of its tiles held half of the changed images.
     """
 
     name: str

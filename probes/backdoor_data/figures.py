@@ -168,9 +168,9 @@ def _canaries(outcome: Outcome) -> TableFigure:
         id="canaries",
         title="Backdoors planted in copies",
         caption="Each copy with its recipe, the share of images that were changed, how many triggered images a network "
-        "trained on the copy sends to the target (empty where none is needed), whether that is enough to be a "
-        "backdoor, and whether the probe named the "
-        "target, at least as suspicious.",
+        "trained on the copy sends to the target (empty for badnets, where no network is trained), whether that is "
+        "enough to be a backdoor, and whether the probe named the target, at least as suspicious; for badnets, whether "
+        "the search for recurring tiles held half of the changed images in one.",
         alt=f"{sum(bool(row[4]) for row in rows)} of {len(rows)} planted backdoors were found.",
         columns=("recipe", "share of images", "triggered images to the target", "took", "found"),
         rows=rows,
