@@ -18,15 +18,20 @@ probabilities. Both
 libraries answer another question than the probe (which images to remove, given that there is poison): what is
 compared is what a user would read off each. Seeds are others than those that limits were chosen on; all cases of a
 seed come before those of the next one, and after `--seconds` no other seed is begun. Of Tiny ImageNet, 20 classes of
-a seeded choice, at 32 x 32 pixels.
+a seeded choice, at 32 x 32 pixels; digits of 8 x 8, but for SIG and WaNet, which need more.
+
+A try takes a minute of a core or more. Each is kept as a line of `results/poison_peers_<suite>.jsonl` when it ends,
+with the commit and the device that made it, and is not made again; the table is made of all lines there are. To
+measure other code, remove that file.
 """
 
 import argparse
+import json
 import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -34,7 +39,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measuring import ROOT, save
+from measuring import COMMIT, RESULTS, ROOT, save
 from poison import images_of
 from sklearn.metrics import roc_auc_score
 
@@ -61,7 +66,8 @@ from probes.label_noise.judging import judged_scores
 BACKDOORS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("clean", {}), ("random-patch", {"fraction": 0.02}), ("badnets", {"fraction": 0.003}),
     ("badnets", {"fraction": 0.01}), ("badnets", {"fraction": 0.05}), ("badnets", {"fraction": 0.3}),
-    ("blended", {"fraction": 0.02}), ("blended", {"fraction": 0.1}),
+    ("blended", {"fraction": 0.02}), ("blended", {"fraction": 0.1}), ("sig", {"fraction": 0.3}),
+    ("wanet", {"fraction": 0.1}),
 )  # fmt: skip
 RATES = (0.0, 0.003, 0.02, 0.1, 0.3)
 IMAGES = {"digits": 898, "cifar10": 2000, "tiny": 2000}
@@ -71,9 +77,9 @@ RANK = {Found.NOT_DETECTED: 0, Found.CANNOT_TELL: 0, Found.SUSPICIOUS: 10, Found
 """Of a finding; below it, up to nine orders of magnitude of its p-value."""
 
 
-def split_of(name: str, shared: Path, seed: int) -> DataSplit:
-    """A seeded choice of images; digits as published, of 8 x 8 pixels."""
-    images, labels = images_of("digits8" if name == "digits" else name, shared, seed)
+def split_of(name: str, shared: Path, seed: int, *, small: bool = True) -> DataSplit:
+    """A seeded choice of images; small digits are as published, of 8 x 8 pixels."""
+    images, labels = images_of("digits8" if name == "digits" and small else name, shared, seed)
     chosen = np.random.default_rng(seed).permutation(len(labels))[: IMAGES[name]]
     images, labels = [images[place] for place in chosen], labels[chosen]
     if name == "tiny":
@@ -111,7 +117,8 @@ def context(split: DataSplit, classes: int, seed: int, place: Place) -> tuple[Su
 def backdoors(name: str, seed: int, case: tuple[str, dict[str, Any]], place: Place) -> dict[str, float]:
     """Verdict of the probe, flags of peers."""
     recipe, given = case
-    split, classes, target = split_of(name, place.shared, seed), CLASSES[name], -1
+    split = split_of(name, place.shared, seed, small=recipe not in ("sig", "wanet"))
+    classes, target = CLASSES[name], -1
     poisoned = np.zeros(len(split), dtype=bool)
     if recipe != "clean":
         target = seed % classes
@@ -218,7 +225,7 @@ def summed(found: list[dict[str, float]], clean: list[dict[str, float]]) -> dict
         if key in COUNTED:
             interval = proportion(int(sum(values)), len(values))
             made[key] = {"count": int(sum(values)), "low": round(interval.low, 3), "high": round(interval.high, 3)}
-        elif key == "score":
+        elif key == "score" and clean:
             others = [one[key] for one in clean]
             made["auc"] = float(roc_auc_score([0] * len(others) + [1] * len(values), others + values))
         else:
@@ -264,22 +271,35 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seconds", type=float, default=float("inf"))
     options = parser.parse_args()
-    until, rows = time.time() + options.seconds, dict[str, list[dict[str, float]]]()
+    until, kept = time.time() + options.seconds, RESULTS / f"poison_peers_{options.suite}.jsonl"
+    made = read(kept)
+    known = {(row["data"], row["seed"], row["case"]) for row in made}
+    asked = [each for each in asked_of(options) if (each[0], each[1], called(each[2])) not in known]
     with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
-        tries = [
-            (name, case, seed, pool.submit(one, options.suite, name, seed, case, options.shared, options.device, until))
-            for name, seed, case in asked_of(options)
-        ]
-        for name, case, seed, promise in tries:
-            found = promise.result()
-            if found is None:
-                continue
-            rows.setdefault(f"{name} / {called(case)}", []).append(found)
-            print(name, seed, called(case), {key: round(value, 4) for key, value in found.items()}, flush=True)
-    clean = {name: rows.get(f"{name} / clean", []) for name in options.data}
-    save(f"poison_peers_{options.suite}", {
-        case: summed(found, clean[case.split(" / ")[0]]) for case, found in rows.items()
-    })  # fmt: skip
+        tries = {pool.submit(one, options.suite, *each, options.shared, options.device, until): each for each in asked}
+        for promise in as_completed(tries):
+            (name, seed, case), found = tries[promise], promise.result()
+            if found is not None:
+                said = {key: round(value, 4) for key, value in found.items()}
+                row = {"data": name, "seed": seed, "case": called(case), "found": said}
+                made.append({**row, "commit": COMMIT, "device": options.device})
+                with kept.open("a") as file:
+                    print(json.dumps(made[-1]), file=file)
+                print(name, seed, called(case), made[-1]["found"], flush=True)
+    save(f"poison_peers_{options.suite}", table(made))
+
+
+def read(kept: Path) -> list[dict[str, Any]]:
+    """Tries that were made before."""
+    return [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
+
+
+def table(made: list[dict[str, Any]]) -> dict[str, Any]:
+    """A row a set and case."""
+    rows = dict[tuple[str, str], list[dict[str, float]]]()
+    for row in made:
+        rows.setdefault((row["data"], row["case"]), []).append(row["found"])
+    return {f"{name} / {case}": summed(found, rows.get((name, "clean"), [])) for (name, case), found in rows.items()}
 
 
 if __name__ == "__main__":
