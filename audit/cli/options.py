@@ -37,8 +37,8 @@ DataSpecs = Annotated[
         "--data",
         metavar="[ROLE=]SPEC",
         help="imagefolder:DIR, parquet:FILE, npz:FILE, csv:FILE, wds:SHARDS, cifar10:DIR, cifar100:DIR, "
-        "tinyimagenet:DIR, mnist:DIR, fashion-mnist:DIR or sklearn:digits; may be repeated, once a role (eval by "
-        "default).",
+        "tinyimagenet:DIR, mnist:DIR, fashion-mnist:DIR or sklearn:digits; may be repeated, once a role: eval (the "
+        "default) to measure on, train (what the model was trained on), clean (trusted images).",
     ),
 ]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Root of all randomness.")]

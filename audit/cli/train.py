@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -17,7 +16,7 @@ from audit.cli import train_options as on
 from audit.errors import UsageError
 
 if TYPE_CHECKING:
-    from audit.loading.models import ModelRequest
+    from audit.engine.train_request import TrainRequest
     from audit.training.log import Share, TrainingLog
     from audit.training.record import Poisoning, TrainingRecord
 
@@ -98,10 +97,10 @@ def train(
         again = shlex.join(word for word in request.argv if word != "--fresh")
         console.say(f"\nStopped; the epochs that ended are kept. Go on with:\n  audit {again}")
         raise typer.Exit(130) from None
-    console.show(told(record, request.out, request.record_file, request.model))
+    console.show(told(record, request))
 
 
-def told(record: TrainingRecord, out: Path, record_file: Path, model: ModelRequest) -> str:
+def told(record: TrainingRecord, request: TrainRequest) -> str:
     """What came out, in words."""
     log = record.trainings[-1]
     kept = log.epochs[log.kept_epoch - 1]
@@ -116,9 +115,9 @@ def told(record: TrainingRecord, out: Path, record_file: Path, model: ModelReque
         rows.append(("tested", f"{share_text(record.test.accuracy)} of {record.test.data.spec}"))
     rows += _poisoned_rows(record.poisoning)
     rows += [
-        ("written", f"{out}, {record.weights.bytes:,} bytes, sha256 {record.weights.sha256}"),
-        ("record", str(record_file)),
-        ("next", _next_command(out, model)),
+        ("written", f"{request.out}, {record.weights.bytes:,} bytes, sha256 {record.weights.sha256}"),
+        ("record", str(request.record_file)),
+        ("next", _next_command(request)),
     ]
     return console.columns(rows)
 
@@ -160,8 +159,10 @@ def share_text(share: Share) -> str:
     return f"{share.value:.1%} ({share.right} of {share.n}, {interval.low:.1%} to {interval.high:.1%})"
 
 
-def _next_command(out: Path, model: ModelRequest) -> str:
-    words = ["audit", "run", "--model", model.spec, "--weights", str(out)]
+def _next_command(request: TrainRequest) -> str:
+    model = request.model
+    words = ["audit", "run", "--model", model.spec, "--weights", str(request.out)]
     words += ["--preprocess", model.preprocess] if model.preprocess != "auto" else []
     words += ["--allow-code"] if model.allow_code else []
+    words += ["--data", f"train=npz:{request.poisoned_data}"] if request.poisoned_data is not None else []
     return f"{shlex.join(words)} --data SPEC"

@@ -51,7 +51,11 @@ def conclude(run_dir: Path, policy: tuple[Policy, str] | None, formats: tuple[st
         report = judged(report, policy[0], gate)
     written = write_report(report, run_dir, formats)
     console.show(summary(report) + "\n")
-    failed = [result.probe for result in report.record.results if result.status.value == "failed"]
+    states = {result.probe: result.status.value for result in report.record.results}
+    failed = [name for name, status in states.items() if status == "failed"]
+    if gate is None and states and set(states.values()) == {"skipped"}:
+        console.show(f"NOT RUN: what is said above is missing for {', '.join(states)}. Report: {written[-1]}")
+        return 3
     if gate is None:
         verdict = f"ERROR: {', '.join(failed)} failed; see above." if failed else "NOT JUDGED: no policy was given."
         console.show(f"{verdict} Report: {written[-1]}")

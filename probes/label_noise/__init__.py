@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from audit.api import Data, Fact, Inconclusive, MetricSpec, RunContext, Subject, probe
+from audit.api import Data, DataSplit, Fact, Inconclusive, MetricSpec, RunContext, Subject, probe
 from audit.errors import AuditError
 from probes.label_noise.aum import areas
 from probes.label_noise.canary import flipped
 from probes.label_noise.config import FEWEST_IMAGES, LabelNoiseConfig, cost
-from probes.label_noise.duplicates import contents, contradictions, distinct
-from probes.label_noise.figures import mixed, scores, worst
+from probes.label_noise.duplicates import Contradictions, contents, contradictions, distinct
+from probes.label_noise.figures import contradicting, mixed, scores, worst
 from probes.label_noise.judging import judged
-from probes.label_noise.outcome import Outcome, conclude, control, measurements
+from probes.label_noise.outcome import Outcome, certain, conclude, contradicted, control, measurements, only_certain
 
 __all__ = ["LabelNoiseConfig", "label_noise"]
 
@@ -78,23 +78,49 @@ __all__ = ["LabelNoiseConfig", "label_noise"]
     cost=cost,
 )
 def label_noise(subject: Subject, data: Data, config: LabelNoiseConfig, ctx: RunContext) -> Iterator[Fact]:
-    """Labels as they are, copies with flipped ones, and margins while training."""
+    """What identical images show; then labels as they are, copies with flipped ones, and margins while training."""
     split = data["train"].first(config.samples)
     names = subject.class_names or split.class_names or tuple(map(str, range(subject.num_classes)))
-    if len(split) < FEWEST_IMAGES or len(set(split.labels[split.order].tolist())) < 2:
-        found = f"{len(split)} of {len(set(split.labels[split.order].tolist()))}"
-        text = f"Expected {FEWEST_IMAGES} training images of two classes at least, got {found}. Give more."
-        raise Inconclusive("few_images", text)
     if ctx.seconds_left() <= 0:
         raise Inconclusive("budget", "The budget ended before labels were judged. Raise --budget.")
     keys = contents(split)
     same = contradictions(keys, split.labels[split.order])
+    yield contradicted(same)
+    yield from contradicting(same, split, names, config)
     if config.source == "fresh" and len(set(keys)) < len(keys):
         text = f"{len(keys) - len(set(keys))} of {len(keys)} images are copies of others; of these one each was judged"
         split = distinct(split, keys)
         ctx.diagnose("copies", text, "info")
-        if len(split) < FEWEST_IMAGES:
-            raise Inconclusive("few_images", f"Expected {FEWEST_IMAGES} distinct images at least, got {len(split)}.")
+    try:
+        outcome = _judged(subject, data, split, names, same, config, ctx)
+    except Inconclusive as unknown:
+        if not certain(same, config):
+            raise
+        only_certain(same, unknown.text, ctx)
+        return
+    if outcome.flipped:
+        yield control(outcome)
+    yield from measurements(outcome)
+    yield scores(outcome)
+    matrix = mixed(outcome)
+    yield from [matrix] if matrix is not None else []
+    yield from worst(outcome, split, ctx)
+    conclude(outcome, ctx)
+
+
+def _judged(
+    subject: Subject, data: Data, split: DataSplit, names: Sequence[str], same: Contradictions,
+    config: LabelNoiseConfig, ctx: RunContext,
+) -> Outcome:  # fmt: skip
+    """By networks.
+
+    Raises:
+        Inconclusive: where there are too few images, no time, or no network that could be trained.
+    """
+    classes = len(set(split.labels[split.order].tolist()))
+    if len(split) < FEWEST_IMAGES or classes < 2:
+        text = f"Expected {FEWEST_IMAGES} different images of two classes at least, got {len(split)} of {classes}."
+        raise Inconclusive("few_images", f"{text} Give more.")
     try:
         first = judged(subject, data, split, config, ctx, "label-noise")
         copies = flipped(subject, data, split, first, config, ctx) if config.source == "fresh" else []
@@ -103,16 +129,8 @@ def label_noise(subject: Subject, data: Data, config: LabelNoiseConfig, ctx: Run
         raise
     except AuditError as error:
         raise Inconclusive("not_trained", f"No network could be trained to judge the labels: {error}") from error
-    outcome = Outcome(names, first, same, copies, margins, config)
-    if copies:
-        yield control(outcome)
-    yield from measurements(outcome)
-    yield scores(outcome)
-    matrix = mixed(outcome)
-    yield from [matrix] if matrix is not None else []
-    yield from worst(outcome, split, ctx)
     if margins is not None:
         both = int((margins.suspects & first.confident.suspects).sum())
         text = f"The area under the margin flags {int(margins.suspects.sum())} labels, {both} of which confident "
         ctx.diagnose("aum", f"{text}learning flags too", "info")
-    conclude(outcome, ctx)
+    return Outcome(names, first, same, copies, margins, config)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from audit.api import DataSplit, Evidence, Histogram, ImageGrid, ImageTile, Matrix, RunContext, Table
 from audit.toolkit.images import encode_png
+from probes.label_noise.config import LabelNoiseConfig
+from probes.label_noise.duplicates import Contradictions
 from probes.label_noise.outcome import Outcome
 
 BINS, MOST_CLASSES = 20, 30
@@ -52,6 +55,30 @@ def mixed(outcome: Outcome) -> Matrix | None:
         rows=tuple(names),
         columns=tuple(names),
         values=tuple(tuple(float(one) for one in row) for row in joint),
+    )
+
+
+def contradicting(
+    same: Contradictions, split: DataSplit, names: Sequence[str], config: LabelNoiseConfig
+) -> Iterator[Table]:
+    """Images that are there under several labels, those with the most copies first; nothing where there are none."""
+    if not same.groups:
+        return
+    shown = sorted(same.groups, key=len, reverse=True)[: config.shown]
+    labels = split.labels[split.order]
+    rows = []
+    for group in shown:
+        counts = Counter(names[int(labels[place])] for place in group).most_common()
+        said = ", ".join(f"{name} ({count})" for name, count in counts)
+        rows.append((split.sample_ids([group[0]])[0], len(group), said, len(group) - counts[0][1]))
+    yield Table(
+        id="contradictions",
+        title="Identical images under different labels",
+        caption=f"Content hash and labels of {len(shown)} of {len(same.groups)} such images, those with the most "
+        "copies first. If an image has one right label, all its other ones are wrong.",
+        alt=f"{len(same.groups)} images have copies with another label.",
+        columns=("id", "copies", "labels", "wrong at least"),
+        rows=tuple(rows),
     )
 
 

@@ -17,6 +17,7 @@ from probes.label_noise.judging import CONFIDENCE, Judged
 ALIKE = "wrong labels look like labels drawn from all other classes, of the class most confused, or the likeliest other"
 UNLEARNT = "no pattern in the images, as a trigger, tells which labels are wrong: networks would learn it"
 REPRESENTATIVE = "trusted images are of the same kind as the others"
+ONE_RIGHT = "an image has one right label"
 RECALL = 0.5
 """Of flipped labels, below which nothing can be said where nothing is found."""
 
@@ -42,15 +43,10 @@ class Outcome:
     config: LabelNoiseConfig
 
     @property
-    def certain(self) -> bool:
-        """Whether identical images alone show more wrong labels than matter."""
-        return self.same.wrong > 0 and lower_limit(self.same.wrong, self.same.n) > self.config.least_rate
-
-    @property
     def found(self) -> Found:
         """The verdict."""
         trusted, least = self.judged.trusted, self.config.least_rate
-        if self.certain or (trusted is not None and trusted.p < ALPHA and trusted.low > least):
+        if certain(self.same, self.config) or (trusted is not None and trusted.p < ALPHA and trusted.low > least):
             return Found.DETECTED
         if self.why_not:
             return Found.CANNOT_TELL
@@ -81,6 +77,11 @@ class Outcome:
         return ""
 
 
+def certain(same: Contradictions, config: LabelNoiseConfig) -> bool:
+    """Whether identical images alone show more wrong labels than matter."""
+    return same.wrong > 0 and lower_limit(same.wrong, same.n) > config.least_rate
+
+
 def control(outcome: Outcome) -> PositiveControl:
     """Labels that were flipped are flagged more often than the others are."""
     hits, n = sum(one.flagged for one in outcome.flipped), sum(one.n for one in outcome.flipped)
@@ -95,6 +96,14 @@ def control(outcome: Outcome) -> PositiveControl:
 
 def _recalls(flipped: Sequence[Flipped]) -> str:
     return ", ".join(f"{one.flagged} of {one.n} ({one.to})" for one in flipped) or "none were flipped"
+
+
+def contradicted(same: Contradictions) -> Measurement:
+    """Labels that are certainly wrong."""
+    return Measurement(
+        metric="label-noise.contradictions", value=same.wrong / same.n, n=same.n, claim=Claim.LOWER_BOUND,
+        assumptions=(ONE_RIGHT,),
+    )  # fmt: skip
 
 
 def measurements(outcome: Outcome) -> Iterator[Measurement]:
@@ -117,10 +126,6 @@ def measurements(outcome: Outcome) -> Iterator[Measurement]:
     yield Measurement(
         metric="label-noise.flagged", value=flagged / n, n=n, claim=Claim.ESTIMATE, interval=proportion(flagged, n)
     )
-    yield Measurement(
-        metric="label-noise.contradictions", value=outcome.same.wrong / outcome.same.n, n=outcome.same.n,
-        claim=Claim.LOWER_BOUND,
-    )  # fmt: skip
     for one in outcome.flipped:
         yield Measurement(
             metric="label-noise.recall", where={"flipped": one.to}, value=one.flagged / one.n, n=one.n,
@@ -144,7 +149,7 @@ def conclude(outcome: Outcome, ctx: RunContext) -> None:
         f"flipped in copies {_recalls(outcome.flipped)} were"
     )
     if outcome.same.wrong:
-        said += f"; {outcome.same.wrong} labels are certainly wrong, as identical images have others"
+        said = f"{_certainly(outcome.same)}; {said}"
     if found is Found.DETECTED:
         ctx.diagnose("detected", f"{found}: wrong labels: {said}", conclusion=True)
     elif found is Found.SUSPICIOUS:
@@ -152,6 +157,18 @@ def conclude(outcome: Outcome, ctx: RunContext) -> None:
         ctx.diagnose("suspicious", f"{found}: labels may be wrong: {said}{need}", conclusion=True)
     elif found is Found.CANNOT_TELL:
         text = f"{found} how many labels are wrong: {outcome.why_not}; {flagged} of {n} are flagged"
+        text += f"; {_certainly(outcome.same)}" if outcome.same.wrong else ""
         ctx.diagnose("cannot_tell", text, conclusion=True, undecided=True)
     else:
         ctx.diagnose("not_detected", f"{found}: {said}", "info", conclusion=True)
+
+
+def only_certain(same: Contradictions, unknown: str, ctx: RunContext) -> None:
+    """The verdict where identical images show enough, and networks could show nothing."""
+    text = f"{Found.DETECTED}: wrong labels: {_certainly(same)}. How many others are wrong is not known: {unknown}"
+    ctx.diagnose("detected", text, conclusion=True)
+
+
+def _certainly(same: Contradictions) -> str:
+    labels = "1 label is" if same.wrong == 1 else f"{same.wrong} labels are"
+    return f"{labels} certainly wrong, at least {same.wrong / same.n:.1%}, as identical images have others"

@@ -74,6 +74,19 @@ def test_gate_and_report_need_no_torch(finished, tmp_path):
         assert found.returncode == 0, found.stderr
 
 
+def test_a_run_that_measured_nothing_is_no_success(audit, tmp_path):
+    ended = audit(*digits_run(tmp_path / "run"), "--probe", "label-noise", "--probe", "shortcuts")
+    assert ended.code == 0
+
+    words = [word for word in digits_run(tmp_path / "skipped") if word not in ("--probe", "accuracy")]
+    ended = audit(*words, "--probe", "label-noise", "--probe", "shortcuts")
+
+    assert ended.code == 3
+    assert "--data train=SPEC" in ended.out
+    last = ended.out.splitlines()[-1]
+    assert last.startswith("NOT RUN: what is said above is missing for label-noise, shortcuts. Report: ")
+
+
 @pytest.mark.parametrize(("document", "name"), [("report", "audit.json"), ("run", "results.json")])
 def test_what_is_written_fits_its_schema(audit, finished, document, name):
     schema = json.loads(audit("schema", document).out)

@@ -26,6 +26,7 @@ def test_a_backdoor_takes_and_the_record_says_how_often(audit, tmp_path, network
     assert record.test.accuracy.value > 0.7
     assert f"poisoned  badnets: {poisoning.poisoned} of {poisoning.n} images, to class 3" in ended.out
     assert "trigger   leads to class 3 with" in ended.out
+    assert ended.out.splitlines()[-1].endswith(f"--data train=npz:{data} --data SPEC")
     written = np.load(data)
     assert written["poisoned"].sum() == poisoning.poisoned
     assert (written["y"][written["poisoned"]] == 3).all()

@@ -123,7 +123,26 @@ def test_identical_images_under_other_labels_are_counted_exactly(audited):
     (same,) = result.measured("contradictions")
     assert same.value == 40 / 340
     assert same.claim.value == "lower_bound"
-    assert "40 labels are certainly wrong" in result.said["detected"]
+    assert "40 labels are certainly wrong, at least 11.8%" in result.said["detected"]
+    table = result.figures["contradictions"]
+    assert len(table.rows) == 12
+    assert "12 of 40 such images" in table.caption
+    assert {(row[1], row[3]) for row in table.rows} == {(2, 1)}
+
+
+@pytest.mark.parametrize("copies", [2, 30])
+def test_what_is_certain_needs_no_networks(audited, copies):
+    """Too few different images for networks to judge; still an image cannot be of two classes."""
+    split = digits(slice(0, 20))
+    images = np.tile(split.source.images, (copies, 1, 1, 1))
+    labels = np.tile(split.labels, copies)
+    labels[:10] = (labels[:10] + 1) % 10
+    result = audited(replace(array_split(images, labels), role="train"), least_rate=0.005)
+    assert result.status == "measured"
+    assert "10 labels are certainly wrong" in result.said["detected"]
+    assert "How many others are wrong is not known: Expected 60 different images" in result.said["detected"]
+    assert not result.measured("rate")
+    assert result.measured("contradictions")[0].value == 10 / (20 * copies)
 
 
 def test_images_are_shown_only_on_request(audited):
@@ -134,6 +153,7 @@ def test_images_are_shown_only_on_request(audited):
 def test_too_few_images_are_no_ground(audited):
     result = audited(digits(slice(0, 40)))
     assert (result.status, result.reason.code) == ("inconclusive", "few_images")
+    assert result.measured("contradictions")[0].value == 0
 
 
 def test_networks_that_learn_nothing_cannot_tell(audited):
