@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 
 import numpy as np
@@ -12,6 +12,9 @@ from audit.toolkit.statistics import lower_limit
 
 ALPHA = 0.01
 """Chance that one probe's significance tests, all together, raise an alarm where nothing is planted."""
+
+ENOUGH = 10
+"""Controls that reach what was observed, after which drawing others would only say more precisely how little it is."""
 
 
 class Found(StrEnum):
@@ -39,6 +42,28 @@ def exact_p(observed: float, controls: Sequence[float] | npt.NDArray[np.float64]
     if np.isnan(observed) or np.isnan(values).any():
         raise ValueError("Expected numbers to compare, got NaN. Leave out what has no value.")
     return float((1 + (values >= observed).sum()) / (1 + len(values)))
+
+
+def sequential_p(observed: float, controls: Iterable[float], enough: int = ENOUGH) -> float:
+    """As `exact_p`, of controls that are drawn one by one and no longer than it takes.
+
+    Where so many reached what was observed, no more are drawn, and their share is the p-value: it is as exact, and only
+    a p-value that is small costs all controls. Where few are drawn it is coarse.
+
+    Source: Besag & Clifford 1991, Sequential Monte Carlo p-values, Biometrika 78(2).
+
+    Raises:
+        ValueError: for NaN.
+    """
+    reached = drawn = 0
+    for value in controls:
+        if np.isnan(observed) or np.isnan(value):
+            raise ValueError("Expected numbers to compare, got NaN. Leave out what has no value.")
+        drawn += 1
+        reached += value >= observed
+        if reached == enough:
+            return reached / drawn
+    return (1 + reached) / (1 + drawn)
 
 
 def holm(p_values: Sequence[float] | npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

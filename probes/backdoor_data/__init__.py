@@ -23,7 +23,7 @@ FEWEST_IMAGES = 40
 
 @probe(
     id="backdoor-data",
-    version=2,
+    version=3,
     question="Do the training images carry a hidden trigger that teaches a network to answer with one class?",
     config=BackdoorDataConfig,
     needs={"data:train"},
@@ -95,6 +95,7 @@ FEWEST_IMAGES = 40
         "Barni, Kallas & Tondi 2019, SIG, arXiv 1902.11237",
         "Nguyen & Tran 2021, WaNet, arXiv 2102.10369",
         "Holm 1979, Scandinavian Journal of Statistics 6(2)",
+        "Besag & Clifford 1991, Sequential Monte Carlo p-values, Biometrika 78(2)",
     ],
     cost=cost,
 )

@@ -187,8 +187,7 @@ def tile_tested(
     def of(pixels: Bytes) -> Change:
         return pasted(torch.from_numpy(pixels).float() / 255, group.top, group.left)
 
-    controls = [of(pixels) for pixels in others[:count]]
-    transfer = compared(network, targets, group.label, of(own[0]), controls, [])
+    transfer = compared(network, targets, group.label, of(own[0]), (of(pixels) for pixels in others[:count]), [])
     shown = tile_picture(samples, tile)
     return Finding(
         network.name, group.label, group.carriers, len(samples), place, float("nan"), tile.agreement, shown, transfer
@@ -203,7 +202,7 @@ def cluster_tested(
     made = residuals(
         samples, splits.content.without(None), splits.values, cluster.rows, cluster.label, most, count, rng
     )
-    controls, rivals = ([added(residual) for residual in each] for each in (made.controls, made.rivals))
+    controls, rivals = (added(residual) for residual in made.controls), [added(residual) for residual in made.rivals]
     transfer = compared(network, targets, cluster.label, added(made.group), controls, rivals)
     return Finding(
         network.name, cluster.label, np.sort(cluster.rows), len(samples), None, cluster.gain, cluster.agreement,

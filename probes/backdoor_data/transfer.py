@@ -5,7 +5,8 @@ of a tile, its pixels. It is added to images of other classes, and the network's
 
     controls   residuals of random images of the class, in the same number, suspected ones among them; of a tile, what
                other images of the class have at the same place. Their ranks give a p-value that is exact if the group
-               is as good as a random part of the class (the tile as good as what a random image has there).
+               is as good as a random part of the class (the tile as good as what a random image has there). They are
+               made one by one, and no more once ten did as well; ranks are by a part of the images.
     rivals     residuals of other coherent parts of the class: the unsuspected images that lie farthest along random
                directions of the features. A natural cluster is no random part of its class, and beats the controls
                where it is strong at all; it has to beat the median of these by far as well.
@@ -17,7 +18,7 @@ was not made of is what Wang et al. 2019 (Neural Cleanse, IEEE S&P) rest on.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +27,7 @@ import torch
 from torch import Tensor
 
 from audit.api import IntArray
-from audit.toolkit.detection import exact_p
+from audit.toolkit.detection import sequential_p
 from audit.toolkit.statistics import lower_limit
 from probes.backdoor_data.config import COMPARED, TRANSFER
 from probes.backdoor_data.content import neighbours
@@ -40,6 +41,8 @@ RIVALS = 19
 """Coherent parts of a class that a cluster is compared with."""
 BEYOND = 0.25
 """By how much more images must follow a group's residual than the median rival's."""
+RANKED = 64
+"""Images by whose mean margin a change and its controls are ranked: the first ones that are asked, in random order."""
 WORST = -1e6
 """Margin of an answer that is none."""
 Cells = npt.NDArray[np.float32]
@@ -111,13 +114,13 @@ def followed(network: Network, pixels: Tensor, label: int, change: Change) -> tu
 
 
 def compared(
-    network: Network, targets: Tensor, label: int, change: Change, controls: Sequence[Change], rivals: Sequence[Change]
+    network: Network, targets: Tensor, label: int, change: Change, controls: Iterable[Change], rivals: Sequence[Change]
 ) -> Transfer:
     """A change against its controls and rivals, which are tried only where it has some effect.
 
     Args:
         network: is asked.
-        targets: images of other classes, (n, c, h, w).
+        targets: images of other classes, (n, c, h, w), in random order.
         label: the group's class.
         change: the group's.
         controls: see above.
@@ -126,11 +129,13 @@ def compared(
     pixels = targets[network.classes_of(targets) != label]
     if len(pixels) == 0:
         return Transfer(0, 0, math.nan, None)
-    hits, score = followed(network, pixels, label, change)
+    hits, _ = followed(network, pixels, label, change)
     found = Transfer(hits, len(pixels), math.nan, None)
-    if found.rate < COMPARED or not controls:
+    if found.rate < COMPARED:
         return found
-    p = exact_p(score, [followed(network, pixels, label, control)[1] for control in controls])
+    some = pixels[:RANKED]
+    score = followed(network, some, label, change)[1]
+    p = sequential_p(score, (followed(network, some, label, control)[1] for control in controls))
     rates = [followed(network, pixels, label, rival)[0] / len(pixels) for rival in rivals]
     return Transfer(hits, len(pixels), float(np.median(rates)) if rates else math.nan, p)
 
@@ -143,10 +148,10 @@ def mean_image(samples: Samples, rows: IntArray) -> Tensor:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Residuals:
-    """What may be added to images: of a group, of its controls, of its rivals; (c, h, w) each."""
+    """What may be added to images: of a group, of its controls as they are asked for, of rivals; (c, h, w) each."""
 
     group: Tensor
-    controls: list[Tensor]
+    controls: Iterator[Tensor]
     rivals: list[Tensor]
 
 
@@ -175,8 +180,8 @@ def residuals(
     def residual(rows: IntArray) -> Tensor:
         return mean_image(samples, rows) - mean_image(samples, alike[np.searchsorted(whole, rows)].ravel())
 
-    controls = [residual(rng.permutation(whole)[:size]) for _ in range(count)]
     places = leading(values[rest] - values[rest].mean(axis=0))
     directions = rng.standard_normal((RIVALS, places.shape[1]))
     rivals = [residual(rest[np.argsort(-(places @ direction))[:size]]) for direction in directions]
+    controls = (residual(rng.permutation(whole)[:size]) for _ in range(count))
     return Residuals(residual(group[:size]), controls, rivals)
