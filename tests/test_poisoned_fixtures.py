@@ -16,7 +16,7 @@ from probes.label_noise import label_noise
 from probes.shortcuts import shortcuts
 from probes.shortcuts.evidence import evidence_of
 from probes.shortcuts.reference import alarming, compared, lower_share
-from probes.shortcuts.templates import Sums
+from probes.shortcuts.templates import Sums, carriers
 from probes.shortcuts.traces import traces_of
 
 TO_FIND = ("cuda", "cuda-half", "class-noise", "class-patch")
@@ -40,6 +40,21 @@ def evidence(name, seed):
 @pytest.mark.parametrize("name", TO_FIND + SILENT)
 def test_shortcuts_of_digits_by_the_data_alone(name):
     assert evidence(name, 0).alarm is (name in TO_FIND)
+
+
+def test_every_class_with_a_patch_is_named_with_its_share():
+    split = poisoned.planted(poisoned.SETS["class-patch"]).split
+    labels = split.labels[split.order]
+    found = evidence("class-patch", 0).patterned
+    assert [template.label for template in found if template.stamp.isolated] == list(range(10))
+    for one in carriers(split, labels, np.random.default_rng(0).random(len(labels)) < 0.5, found):
+        assert 0.9 < one.lower <= one.share <= 1
+
+
+@pytest.mark.slow
+def test_patches_of_classes_are_named_of_twenty_seeds():
+    found = [evidence("class-patch", seed).patterned for seed in range(200, 220)]
+    assert np.mean([sum(template.stamp.isolated for template in each) for each in found]) >= 9.5
 
 
 @pytest.mark.slow
@@ -105,6 +120,13 @@ def test_filters_of_classes_are_named(verdict, trusted, classes, verdicts):
     assert text.startswith(verdicts)
     assert int(re.search(r"(\d+) classes", text)[1]) >= classes
     assert "filter of their own" in text
+
+
+@pytest.mark.slow
+def test_patches_of_classes_are_named_and_followed(verdict):
+    text = verdict("class-patch")
+    assert text.startswith("DETECTED: 10 classes (0, 1, 2, 3, 4, 5, 6, 7, 8, 9) have a patch of their own at one place")
+    assert "on about 100% of all images" in text
 
 
 @pytest.mark.slow

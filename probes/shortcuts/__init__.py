@@ -21,7 +21,7 @@ __all__ = ["ShortcutsConfig", "shortcuts"]
 
 @probe(
     id="shortcuts",
-    version=1,
+    version=2,
     question="Do the training images of a class share something that gives the class away without its content, such as "
     "a filter or a pattern?",
     config=ShortcutsConfig,
@@ -78,8 +78,9 @@ __all__ = ["ShortcutsConfig", "shortcuts"]
     threat_model="Goal: that a model trained on the data learns nothing of use, or follows a mark in place of content. "
     "Capability: changes images, not labels, by something of each class's own: a filter, additive noise, a patch.",
     how_to_read="A class-wise filter, as CUDA plants it, leaves traces that the eye does not see: borders that darken "
-    "alike, textures that tell the class far better than content does. The probe looks for both and for fine patterns, "
-    "estimates each class's filter, and asks a small network that it trains on the data whether it follows them. "
+    "alike, textures that tell the class far better than content does. The probe looks for both, for fine patterns and "
+    "for patches at one place, estimates each class's filter, and asks a small network that it trains on the data "
+    "whether it follows them. "
     "DETECTED means that traces and behaviour agree. What NOT DETECTED is worth is said by filters that were planted "
     "in copies of these very data. Images of one colour at the border, or cropped after they were poisoned, hide the "
     "first trace.",
@@ -91,6 +92,10 @@ __all__ = ["ShortcutsConfig", "shortcuts"]
         "backdoor-data.",
         "Classes that differ in nature by texture alone, as kinds of cloth do, raise suspicion.",
         "Aligned drawings such as digits have class-wise patterns by nature; fine patterns are not told from these.",
+        "A patch is found where it lies at one place of a class's images: on nearly all of them if these are drawings, "
+        "on about a fifth and more if they are photographs, by how alike they are there and not by exact pixels.",
+        "Whether a network follows a pattern is tried on suspected images, of which the pattern of their own class was "
+        "taken. Where content tells classes as well, networks need no noise, and hardly follow it.",
     ],
     references=[
         "Sadasivan, Soltanolkotabi & Feizi 2023, CUDA: Convolution-based Unlearnable Datasets, arXiv 2303.04278",

@@ -98,11 +98,16 @@ def bare_images(
     return aimed(torch.cat(back) if back else pixels, own[taken], sorted(by_label))
 
 
-def other_images(judge: Judge, labels: IntArray, targets: Sequence[int]) -> tuple[Tensor, IntArray]:
-    """Images (n, c, h, w) of the suspected data that the judge was not trained on, and a class (n,) not their own."""
+def other_images(judge: Judge, labels: IntArray, found: Sequence[Template]) -> tuple[Tensor, IntArray]:
+    """Images (n, c, h, w) of the suspected data that the judge was not trained on, and a class (n,) not their own.
+
+    The pattern of their own class, where it has one, is taken off them.
+    """
     places = np.arange(min(len(judge.positions), 4 * ASKED))
-    batch = judge.rest.take(places.tolist())
-    return aimed(batch.pixels, labels[judge.positions[places]], targets)
+    pixels, own = judge.rest.take(places.tolist()).pixels.clone(), labels[judge.positions[places]]
+    for template in found:
+        pixels[torch.from_numpy(own == template.label)] -= torch.from_numpy(template.pattern)
+    return aimed(pixels.clamp(0, 1), own, [template.label for template in found])
 
 
 def aimed(pixels: Tensor, labels: IntArray, targets: Sequence[int]) -> tuple[Tensor, IntArray]:

@@ -97,7 +97,7 @@ class Evidence:
 
     @property
     def patterned(self) -> list[Template]:
-        """Classes with a fine pattern of their own, over what is flat or beyond what belongs to their drawing."""
+        """Classes with a patch or a fine pattern of their own, over what is flat or beyond what their drawing has."""
         return [template for template in self.templates if _is_pattern(template)]
 
     @property
@@ -117,6 +117,8 @@ class Evidence:
 
 
 def _is_pattern(template: Template) -> bool:
+    if template.stamp.isolated:
+        return True
     if template.flat > FLAT and template.flat_agreement > AGREEMENT:
         return True
     usual = FINE_RATIO * max(1.0, RATIO_SIDE / min(template.pattern.shape[1:])) ** 2

@@ -49,6 +49,8 @@ def table(outcome: Outcome) -> Table:
             f"{peak.share:.1%}" if peak.side else None, f"{gap.texture[mine].mean():.0%}",
             f"{gap.content[mine].mean():.0%}", f"{(level[mine, 0] >= 1).mean():.0%}",
             round(template.fine * 255, 2) if template else None,
+            f"{template.stamp.share:.0%}" if template else None,
+            f"{template.stamp.elsewhere:.0%}" if template else None,
             f"{gain.explained:.0%}" if gain is not None and gain.against != "all" else None,
             f"{other.p:.2g}" if other else None, f"{other.share:.0%}" if other and other.filtered else None,
         ))  # fmt: skip
@@ -58,14 +60,15 @@ def table(outcome: Outcome) -> Table:
         caption="Borders: where the fullest second peak lies, in logarithms of light, the chance of one as full if "
         "densities were smooth (adjusted for all classes, Holm), and the estimated share of images in it. Texture and "
         "content: how often a discriminant on either names the label. At the top: images that use the highest level, "
-        "as those do that were scaled to it. Fine pattern: in grey levels. Filter: how much of the difference between "
-        "marked and other images of the class, or trusted ones, a 3 x 3 filter explains. Against trusted: the chance "
-        "of spectra as different if trusted images could be exchanged for these (adjusted for all classes and bins), "
-        "and the share of images beyond nearly all trusted ones, where a filter explains the difference.",
+        "as those do that were scaled to it. Fine pattern: in grey levels. Alike: share of images "
+        "that have the same sharp detail at one place, and at most elsewhere. Filter: how much of the difference "
+        "between marked and other images of the class, or trusted ones, a 3 x 3 filter explains. Against trusted: the "
+        "chance of spectra as different if trusted images could be exchanged for these (adjusted for all classes and "
+        "bins), and the share of images beyond nearly all trusted ones, where a filter explains the difference.",
         alt=f"{len(rows)} classes with what their borders, textures, contents and patterns show.",
         columns=(
             "class", "images", "side", "shift", "p", "share", "by texture", "by content", "at the top", "fine pattern",
-            "filter explains", "p against trusted", "share against trusted",
+            "alike at one place", "alike elsewhere", "filter explains", "p against trusted", "share against trusted",
         ),
         rows=tuple(rows),
     )  # fmt: skip
@@ -106,7 +109,8 @@ def pictures(outcome: Outcome, ctx: RunContext) -> Iterator[Evidence | ImageGrid
         yield ImageGrid(
             id="patterns",
             title="Patterns of classes",
-            caption="Mean image of each marked class less the median of all classes', around mid-grey, amplified.",
+            caption="What the images of each marked class have in common and those of other classes lack, around "
+            "mid-grey, amplified: of a patch its pixels, else the fine part alone.",
             alt=f"{len(tiles)} mean images with fine patterns.",
             columns=("pattern",) * min(5, len(tiles)),
             rows=tuple(tuple(tiles[at : at + 5]) for at in range(0, len(tiles), 5)),

@@ -108,7 +108,10 @@ class Outcome:
         words, patterned = [], {template.label for template in self.evidence.patterned}
         if any(gain.label not in patterned for gain in self.gains) or not patterned:
             words.append(f"a filter of {own} own (convolution, as CUDA plants it)")
-        if self.evidence.patterned:
+        stamped = [template.stamp.isolated for template in self.evidence.patterned]
+        if any(stamped):
+            words.append(f"a patch of {own} own at one place")
+        if not all(stamped):
             words.append(f"a fine pattern of {own} own (additive noise or a patch)")
         return " and ".join(words)
 

@@ -144,7 +144,7 @@ def _follows(
     if what is found:
         images, targets = bare_images(judge, labels, found, seen.split(clean) if clean is not None else None)
     else:
-        images, targets = other_images(judge, labels, [template.label for template in evidence.patterned])
+        images, targets = other_images(judge, labels, evidence.patterned)
     said = {SMALL_NETWORK: followed(judge.ask, images, targets, what, SMALL_NETWORK, ctx)}
     if "logits" in subject.access and len(images) and tuple(images.shape[1:]) == tuple(subject.input_shape):
         said[SUBJECT] = followed(asks(subject), images, targets, what, SUBJECT, ctx)

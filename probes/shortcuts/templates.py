@@ -14,6 +14,7 @@ from torch.nn.functional import avg_pool2d, max_pool2d, pad
 
 from audit.api import DataSplit, IntArray
 from audit.toolkit.statistics import lower_limit
+from probes.shortcuts.stamps import Stamp, stamp_of
 from probes.shortcuts.traces import SMALLEST
 
 CLIPPED = 0.1
@@ -41,8 +42,10 @@ class Template:
         agreement: correlation of the fine parts of the two halves.
         flat: as `fine`, over pixels of images that are flat there: drawings have none of it, additive noise has all.
         flat_agreement: as `agreement`, of those.
-        pattern: (c, h, w) the mean image less the median of all classes' mean images.
-        halves: (2, c, h, w) the same of the fine part, of either half.
+        stamp: a patch that the class may have at one place.
+        pattern: (c, h, w) what to put on other images: of a patch, the mean image less the median of all classes' mean
+            images, there alone; else the fine part of that, as the coarse part is what the images show.
+        halves: (2, c, h, w) the fine part, of either half; of a patch, there alone.
     """
 
     label: int
@@ -51,6 +54,7 @@ class Template:
     agreement: float
     flat: float
     flat_agreement: float
+    stamp: Stamp
     pattern: npt.NDArray[np.float32]
     halves: npt.NDArray[np.float32]
 
@@ -149,13 +153,15 @@ def _template(
     fine: npt.NDArray[np.float32],
     coarse: npt.NDArray[np.float32],
     level: npt.NDArray[np.float32],
-    pattern: npt.NDArray[np.float32],
+    whole: npt.NDArray[np.float32],
 ) -> Template:
     strength, agreement = _in_common(fine[0], fine[1])
     large, _ = _in_common(coarse[0], coarse[1])
     known = np.isfinite(level).all(axis=0)
     flat, flat_agreement = _in_common(level[0][known], level[1][known]) if known.sum() >= FEWEST_FLAT else (0.0, 0.0)
-    return Template(label, strength, strength / max(large, 1e-6), agreement, flat, flat_agreement, pattern, halves)
+    stamp = stamp_of(halves, CLIPPED)
+    pattern, kept = (whole * stamp.mask, halves * stamp.mask) if stamp.isolated else (halves.mean(axis=0), halves)
+    return Template(label, strength, strength / max(large, 1e-6), agreement, flat, flat_agreement, stamp, pattern, kept)
 
 
 @dataclass(frozen=True, slots=True)
