@@ -8,8 +8,8 @@ data-only tests of the shortcuts probe on each. The seeds are others than those 
 limit (`SHARED`), which was made after alarms of these seeds on digits under one blur for a third of the images; the
 sets are the same. For each recipe it counts alarms, with a Clopper-Pearson interval, and compares the scores of
 planted and clean copies (area under the ROC curve of the border test's p-value, of the texture gap, of fine patterns
-and of patches). `speed` times the data-only tests of 50,000 images of 32 x 32 pixels. CIFAR-10 and Tiny ImageNet are read
-from parquet files under `--shared` (default: `data` beside the checkout's parent, in `shared`); a set that is not
+and of patches). `speed` times the data-only tests of 50,000 images of 32 x 32 pixels. CIFAR-10 and Tiny ImageNet are
+read from parquet files under `--shared` (default: `data` beside the checkout's parent, in `shared`); a set that is not
 there is left out, and said.
 """
 
