@@ -121,6 +121,10 @@ class DataSplit:
         """Content hashes of the samples at these positions."""
         return [self.ids[int(self.order[position])] for position in positions]
 
+    def rows(self, positions: Sequence[int]) -> list[int]:
+        """Where the samples at these positions lie in the data as given, from 0, in file order."""
+        return [int(self.order[position]) for position in positions]
+
     def found_in(self, other: DataSplit) -> int:
         """How many of these samples are, by content, in another split as well."""
         theirs = set(other.sample_ids(range(len(other))))

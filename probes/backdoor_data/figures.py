@@ -110,23 +110,27 @@ def _ids(outcome: Outcome, suspected: list[Finding], split: DataSplit) -> TableF
     rows = []
     for number, finding in enumerate(suspected):
         ids = split.sample_ids(finding.rows[:MOST_IDS].tolist())
-        rows += [(number, outcome.names[finding.label], str(finding.found), identity) for identity in ids]
+        places = split.rows(finding.rows[:MOST_IDS].tolist())
+        said = (number, outcome.names[finding.label], str(finding.found))
+        rows += [(*said, identity, place) for identity, place in zip(ids, places, strict=True)]
     return TableFigure(
         id="suspects",
         title="Suspected images",
-        caption=f"Ids of the suspected images, the first {MOST_IDS} of each group; all are in the table of evidence.",
+        caption="Content hashes of the suspected images and their rows in the data as given, from 0; the first "
+        f"{MOST_IDS} of each group. An image may be in several; all are in the table of evidence.",
         alt=f"{len(rows)} ids of suspected images, of {len(suspected)} groups.",
-        columns=("group", "label", "verdict", "id"),
+        columns=("group", "label", "verdict", "id", "row"),
         rows=tuple(rows),
     )
 
 
 def _listed(outcome: Outcome, suspected: list[Finding], split: DataSplit, ctx: RunContext) -> Evidence:
-    columns: dict[str, list[object]] = {name: [] for name in ("group", "position", "id", "label", "network", "verdict")}
+    names = ("group", "row", "position", "id", "label", "network", "verdict")
+    columns: dict[str, list[object]] = {name: [] for name in names}
     for number, finding in enumerate(suspected):
         positions = finding.rows.tolist()
-        for position, identity in zip(positions, split.sample_ids(positions), strict=True):
-            line = (number, position, identity, outcome.names[finding.label], finding.network, str(finding.found))
+        for position, row, identity in zip(positions, split.rows(positions), split.sample_ids(positions), strict=True):
+            line = (number, row, position, identity, outcome.names[finding.label], finding.network, str(finding.found))
             for name, value in zip(columns, line, strict=True):
                 columns[name].append(value)
     stream = io.BytesIO()

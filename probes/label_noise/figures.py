@@ -70,14 +70,16 @@ def contradicting(
     for group in shown:
         counts = Counter(names[int(labels[place])] for place in group).most_common()
         said = ", ".join(f"{name} ({count})" for name, count in counts)
-        rows.append((split.sample_ids([group[0]])[0], len(group), said, len(group) - counts[0][1]))
+        first = [group[0]]
+        rows.append((split.sample_ids(first)[0], split.rows(first)[0], len(group), said, len(group) - counts[0][1]))
     yield Table(
         id="contradictions",
         title="Identical images under different labels",
-        caption=f"Content hash and labels of {len(shown)} of {len(same.groups)} such images, those with the most "
-        "copies first. If an image has one right label, all its other ones are wrong.",
+        caption=f"Content hash, row of the first in the data as given, from 0, and labels of {len(shown)} of "
+        f"{len(same.groups)} such images, those with the most copies first. If an image has one right label, all its "
+        "other ones are wrong.",
         alt=f"{len(same.groups)} images have copies with another label.",
-        columns=("id", "copies", "labels", "wrong at least"),
+        columns=("id", "row", "copies", "labels", "wrong at least"),
         rows=tuple(rows),
     )
 
@@ -91,15 +93,15 @@ def worst(outcome: Outcome, split: DataSplit, ctx: RunContext) -> Iterator[Table
     yield Table(
         id="worst",
         title="Labels that fit least",
-        caption="Content hash, label and likely class; flagged: by confident learning; resisted: by the area under the "
-        "margin, as networks resist the label while they are trained on it.",
+        caption="Content hash, row in the data as given, from 0, label and likely class; flagged: by confident "
+        "learning; resisted: by the area under the margin, as networks resist the label while they are trained on it.",
         alt=f"{len(order)} images with the lowest scores.",
-        columns=("id", "label", "likely class", "score", "flagged", "resisted"),
+        columns=("id", "row", "label", "likely class", "score", "flagged", "resisted"),
         rows=tuple(
-            (identity, outcome.names[judged.labels[row]], outcome.names[likely[row]],
+            (identity, place, outcome.names[judged.labels[row]], outcome.names[likely[row]],
              round(float(judged.confident.margin[row]), 3), "yes" if judged.confident.suspects[row] else "no",
              None if resisted is None else "yes" if resisted[row] else "no")
-            for identity, row in zip(ids, order, strict=True)
+            for identity, place, row in zip(ids, split.rows(order.tolist()), order, strict=True)
         ),
     )  # fmt: skip
     if not config.show_images or not len(order):

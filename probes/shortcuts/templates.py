@@ -164,18 +164,24 @@ def _template(
     return Template(label, strength, strength / max(large, 1e-6), agreement, flat, flat_agreement, stamp, pattern, kept)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Carriers:
-    """How many images of a class carry its fine pattern.
+    """Which images of a class carry its fine pattern.
 
     Attributes:
         label: the class.
-        hits, n: images more like it than 19 in 20 images of other classes are, of so many.
+        places: positions of images more like it than 19 in 20 images of other classes are.
+        n: images of the class.
     """
 
     label: int
-    hits: int
+    places: IntArray
     n: int
+
+    @property
+    def hits(self) -> int:
+        """How many."""
+        return len(self.places)
 
     @property
     def share(self) -> float:
@@ -205,7 +211,8 @@ def carriers(
     for place, template in enumerate(found):
         mine = labels == template.label
         limit = np.quantile(score[~mine, place], USUAL)
-        counted.append(Carriers(template.label, int((score[mine, place] > limit).sum()), int(mine.sum())))
+        like = np.flatnonzero(mine & (score[:, place] > limit))
+        counted.append(Carriers(template.label, like, int(mine.sum())))
     return counted
 
 

@@ -48,12 +48,15 @@ def test_a_planted_backdoor_is_detected_with_its_class_its_place_and_its_share(s
     fraction = found.facts["backdoor-data.poisoned_fraction"]
     assert fraction.claim == "lower_bound"
     assert 0.05 < fraction.value < 38 / 480
-    assert found.facts["backdoor-data.suspect_fraction"].value == pytest.approx(38 / 480)
+    assert 38 / 480 <= found.facts["backdoor-data.suspect_fraction"].value <= 40 / 480  # groups may hold images beside
     rows = [row for row in found.figures["groups"].rows if row[0] == "2"]
     assert any(row[1] == "DETECTED" and row[4] == "suspect" for row in rows)
     assert found.figures["triggers"].rows
     listed = pq.read_table(found.root / "probes/backdoor-data/suspects.parquet").to_pydict()
-    assert set(listed["position"]) == set(np.flatnonzero(planted.poisoned))
+    poisoned = set(np.flatnonzero(planted.poisoned))
+    assert poisoned <= set(listed["position"])
+    assert len(set(listed["position"]) - poisoned) <= 2
+    assert [planted.split.ids[row] for row in listed["row"]] == listed["id"]
 
 
 def test_a_clean_set_is_not_detected_with_the_power_that_was_shown(search):

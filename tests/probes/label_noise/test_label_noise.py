@@ -92,6 +92,7 @@ def test_wrong_labels_are_detected_with_trusted_images_and_listed(audited):
     ids = np.array(found.split.sample_ids(range(900)))
     planted = set(ids[found.poisoned].tolist())
     assert len(worst & planted) >= 10
+    assert all(found.split.ids[row[1]] == row[0] for row in result.figures["worst"].rows)
     assert "worst-images" not in result.figures
     assert "The area under the margin flags" in result.said["aum"]
 
@@ -127,7 +128,7 @@ def test_identical_images_under_other_labels_are_counted_exactly(audited):
     table = result.figures["contradictions"]
     assert len(table.rows) == 12
     assert "12 of 40 such images" in table.caption
-    assert {(row[1], row[3]) for row in table.rows} == {(2, 1)}
+    assert {(row[2], row[4]) for row in table.rows} == {(2, 1)}
 
 
 @pytest.mark.parametrize("copies", [2, 30])

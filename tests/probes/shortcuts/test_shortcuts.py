@@ -53,11 +53,15 @@ def test_clean_and_sham_data_raise_no_alarm(audited, sham):
 
 def test_noise_of_each_class_is_a_pattern_and_no_filter(audited):
     images, labels = photographs(seed=2)
-    result = audited(planted(images, labels, "class-noise", key=1).split)
+    split = planted(images, labels, "class-noise", key=1).split
+    result = audited(split)
     assert result.verdict in ("detected", "suspicious")
     assert "a fine pattern of their own" in result.said[result.verdict]
     assert "filter" not in result.said[result.verdict]
     assert "patterns" in result.figures
+    suspects = result.figures["suspects"].rows
+    assert {row[0] for row in suspects} == {"0", "1", "2", "3"}
+    assert all(split.ids[row] == identity for _, identity, row, _ in suspects)
 
 
 def test_trusted_images_show_that_nothing_else_was_learnt(audited):
