@@ -38,8 +38,8 @@ CLASS = {"class": "the class that stands out most"}
         ),
         MetricSpec(
             id="backdoor-model.trigger_size",
-            meaning="Pixels of the smallest trigger found that leads images of other classes there; smaller ones may "
-            "be.",
+            meaning="Size of the smallest trigger found that leads images of other classes there: the sum of a mask "
+            "that may blend pixels in part. Smaller ones may be.",
             better="higher",
             unit="pixels",
             where=CLASS,

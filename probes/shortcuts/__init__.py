@@ -135,7 +135,8 @@ def shortcuts(subject: Subject, data: Data, config: ShortcutsConfig, ctx: RunCon
         ctx.diagnose("small_classes", text)
     yield from measurements(outcome)
     yield from follow_measurements(follows)
-    yield from (bars(outcome), table(outcome))
+    yield from bars(outcome)
+    yield table(outcome)
     yield from pictures(outcome, ctx)
     listed = suspects(outcome, split)
     yield from [listed] if listed is not None else []

@@ -15,16 +15,21 @@ MOST_CLASSES, MOST_LISTED = 40, 50
 SIDE = 96
 
 
-def bars(outcome: Outcome) -> Bars:
-    """Of every class, or of those that stand out most, the share of images in a second peak of its borders."""
+def bars(outcome: Outcome) -> Iterator[Bars]:
+    """Of every class, or of those that stand out most, the share of images in a second peak of its borders.
+
+    Nothing where no class has a second peak.
+    """
     tested = [peak for peak in outcome.evidence.peaks if peak.side]
+    if not any(peak.share for peak in tested):
+        return
     shown = sorted(sorted(tested, key=lambda peak: -peak.share)[:MOST_CLASSES], key=lambda peak: peak.label)
-    return Bars(
+    yield Bars(
         id="borders",
         title="Images whose borders are shifted alike",
         caption="Estimated share of each class's images in the fullest second peak of its border contrasts. Natural "
         "images have one peak; a filter over black borders makes another, at a place of the class's own.",
-        alt="; ".join(f"{outcome.names[peak.label]} {peak.share:.0%}" for peak in shown) or "no class could be tested",
+        alt="; ".join(f"{outcome.names[peak.label]} {peak.share:.0%}" for peak in shown),
         value_label="share of the class's images",
         labels=tuple(outcome.names[peak.label] for peak in shown),
         values=tuple(peak.share for peak in shown),
