@@ -18,11 +18,11 @@ probabilities. Both
 libraries answer another question than the probe (which images to remove, given that there is poison): what is
 compared is what a user would read off each. Seeds are others than those that limits were chosen on; all cases of a
 seed come before those of the next one, and after `--seconds` no other seed is begun. Of Tiny ImageNet, 20 classes of
-a seeded choice, at 32 x 32 pixels; digits of 8 x 8, but for SIG and WaNet, which need more.
+a seeded choice, at 32 x 32 pixels; digits of 8 x 8, and for SIG and WaNet, which need more, of 32 x 32 (`digits32`).
 
 A try takes a minute of a core or more. Each is kept as a line of `results/poison_peers_<suite>.jsonl` when it ends,
 with the commit and the device that made it, and is not made again; the table is made of all lines there are. To
-measure other code, remove that file.
+measure other code, remove that file; the table names all commits and devices of its lines.
 """
 
 import argparse
@@ -70,16 +70,18 @@ BACKDOORS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("wanet", {"fraction": 0.1}),
 )  # fmt: skip
 RATES = (0.0, 0.003, 0.02, 0.1, 0.3)
-IMAGES = {"digits": 898, "cifar10": 2000, "tiny": 2000}
-CLASSES = {"digits": 10, "cifar10": 10, "tiny": 20}
+IMAGES = {"digits": 898, "digits32": 898, "cifar10": 2000, "tiny": 2000}
+CLASSES = {"digits": 10, "digits32": 10, "cifar10": 10, "tiny": 20}
+LARGE = ("sig", "wanet")
+"""Recipes that 8 x 8 pixels have no room for; these and clean copies are what is tried on digits of 32 x 32."""
 COUNTED = ("alarm", "detected", "target named", "bound holds")
 RANK = {Found.NOT_DETECTED: 0, Found.CANNOT_TELL: 0, Found.SUSPICIOUS: 10, Found.DETECTED: 20}
 """Of a finding; below it, up to nine orders of magnitude of its p-value."""
 
 
-def split_of(name: str, shared: Path, seed: int, *, small: bool = True) -> DataSplit:
-    """A seeded choice of images; small digits are as published, of 8 x 8 pixels."""
-    images, labels = images_of("digits8" if name == "digits" and small else name, shared, seed)
+def split_of(name: str, shared: Path, seed: int) -> DataSplit:
+    """A seeded choice of images; digits as published, of 8 x 8 pixels."""
+    images, labels = images_of({"digits": "digits8", "digits32": "digits"}.get(name, name), shared, seed)
     chosen = np.random.default_rng(seed).permutation(len(labels))[: IMAGES[name]]
     images, labels = [images[place] for place in chosen], labels[chosen]
     if name == "tiny":
@@ -117,8 +119,7 @@ def context(split: DataSplit, classes: int, seed: int, place: Place) -> tuple[Su
 def backdoors(name: str, seed: int, case: tuple[str, dict[str, Any]], place: Place) -> dict[str, float]:
     """Verdict of the probe, flags of peers."""
     recipe, given = case
-    split = split_of(name, place.shared, seed, small=recipe not in ("sig", "wanet"))
-    classes, target = CLASSES[name], -1
+    split, classes, target = split_of(name, place.shared, seed), CLASSES[name], -1
     poisoned = np.zeros(len(split), dtype=bool)
     if recipe != "clean":
         target = seed % classes
@@ -237,7 +238,13 @@ def asked_of(options: argparse.Namespace) -> list[tuple[str, int, Any]]:
     """What is tried: set, seed and case, seed after seed."""
     cases: tuple[Any, ...] = BACKDOORS if options.suite == "backdoors" else RATES
     seeds = range(options.first, options.first + options.seeds)
-    return [(name, seed, case) for seed in seeds for name in options.data for case in cases]
+    return [(name, seed, case) for seed in seeds for name in options.data for case in cases if _fits(name, case)]
+
+
+def _fits(name: str, case: Any) -> bool:
+    if isinstance(case, float):
+        return name != "digits32"
+    return case[0] not in LARGE if name == "digits" else name != "digits32" or case[0] in ("clean", *LARGE)
 
 
 def one(
@@ -296,10 +303,17 @@ def read(kept: Path) -> list[dict[str, Any]]:
 
 def table(made: list[dict[str, Any]]) -> dict[str, Any]:
     """A row a set and case."""
-    rows = dict[tuple[str, str], list[dict[str, float]]]()
+    rows = dict[tuple[str, str], list[dict[str, Any]]]()
     for row in made:
-        rows.setdefault((row["data"], row["case"]), []).append(row["found"])
-    return {f"{name} / {case}": summed(found, rows.get((name, "clean"), [])) for (name, case), found in rows.items()}
+        rows.setdefault((row["data"], row["case"]), []).append(row)
+    found = {key: [row["found"] for row in of] for key, of in rows.items()}
+    return {
+        f"{name} / {case}": {
+            **summed(found[name, case], found.get((name, "clean"), [])),
+            "made by": sorted({f"{row['commit']}, {row['device']}" for row in of}),
+        }
+        for (name, case), of in rows.items()
+    }
 
 
 if __name__ == "__main__":

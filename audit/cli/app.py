@@ -19,7 +19,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Audit any classifier checkpoint: measure, judge, report.",
     epilog="Exit codes: 0 passed or completed; 1 a rule failed; 2 usage, configuration or internal error; "
-    "3 inconclusive or not run where the policy says so; 4 refused as unsafe; 130 interrupted and resumable.",
+    "3 nothing measured, or inconclusive or not run where the policy says so; 4 refused as unsafe; 130 interrupted "
+    "and resumable.",
 )
 
 

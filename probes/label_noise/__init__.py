@@ -12,22 +12,32 @@ from probes.label_noise.config import FEWEST_IMAGES, LabelNoiseConfig, cost
 from probes.label_noise.duplicates import Contradictions, contents, contradictions, distinct
 from probes.label_noise.figures import contradicting, mixed, scores, worst
 from probes.label_noise.judging import judged
-from probes.label_noise.outcome import Outcome, certain, conclude, contradicted, control, measurements, only_certain
+from probes.label_noise.outcome import (
+    Outcome,
+    at_least,
+    certain,
+    conclude,
+    contradicted,
+    control,
+    measurements,
+    only_certain,
+)
 
 __all__ = ["LabelNoiseConfig", "label_noise"]
 
 
 @probe(
     id="label-noise",
-    version=1,
+    version=2,
     question="How many labels of the training images can be wrong, and which are they likely to be?",
     config=LabelNoiseConfig,
     needs={"data:train"},
     metrics=[
         MetricSpec(
             id="label-noise.rate",
-            meaning="Share of labels that are wrong, of distinct images, but for those that a trigger explains: at "
-            "most so many, or with trusted images an estimate.",
+            meaning="Share of labels that are wrong. Of different images, but for those that a trigger explains: at "
+            "most so many, or with trusted images an estimate. Where identical images with different labels alone show "
+            "more than matter: at least so many of all.",
             better="lower",
             low=0,
             high=1,
@@ -96,6 +106,7 @@ def label_noise(subject: Subject, data: Data, config: LabelNoiseConfig, ctx: Run
     except Inconclusive as unknown:
         if not certain(same, config):
             raise
+        yield at_least(same)
         only_certain(same, unknown.text, ctx)
         return
     if outcome.flipped:

@@ -106,6 +106,14 @@ def contradicted(same: Contradictions) -> Measurement:
     )  # fmt: skip
 
 
+def at_least(same: Contradictions) -> Measurement:
+    """The rate, of which identical images show so much."""
+    return Measurement(
+        metric="label-noise.rate", value=same.wrong / same.n, n=same.n, claim=Claim.LOWER_BOUND,
+        assumptions=(ONE_RIGHT,),
+    )  # fmt: skip
+
+
 def measurements(outcome: Outcome) -> Iterator[Measurement]:
     """The numbers."""
     judged, found = outcome.judged, outcome.found
@@ -117,6 +125,8 @@ def measurements(outcome: Outcome) -> Iterator[Measurement]:
             metric="label-noise.rate", value=trusted.value, n=half, claim=Claim.ESTIMATE, interval=interval,
             assumptions=(ALIKE, UNLEARNT, REPRESENTATIVE),
         )  # fmt: skip
+    elif certain(outcome.same, outcome.config):
+        yield at_least(outcome.same)
     elif found is not Found.CANNOT_TELL and half:
         yield Measurement(
             metric="label-noise.rate", value=judged.bound.limit, n=half, claim=Claim.UPPER_BOUND,
@@ -138,8 +148,9 @@ def conclude(outcome: Outcome, ctx: RunContext) -> None:
     found, judged = outcome.found, outcome.judged
     n, trusted = len(judged.labels), judged.trusted
     flagged = int(judged.confident.suspects.sum())
+    of_distinct = " of different images" if outcome.same.wrong else ""
     known = (
-        f"at most {judged.bound.limit:.1%} of labels are wrong (confidence {CONFIDENCE:.0%})"
+        f"at most {judged.bound.limit:.1%} of labels{of_distinct} are wrong (confidence {CONFIDENCE:.0%})"
         if trusted is None
         else f"between {trusted.low:.1%} and {trusted.high:.1%} of labels are wrong, by comparison with {trusted.n} "
         f"trusted images (p = {trusted.p:.2g})"

@@ -92,8 +92,9 @@ __all__ = ["ShortcutsConfig", "shortcuts"]
         "backdoor-data.",
         "Classes that differ in nature by texture alone, as kinds of cloth do, raise suspicion.",
         "Aligned drawings such as digits have class-wise patterns by nature; fine patterns are not told from these.",
-        "A patch is found where it lies at one place of a class's images: on nearly all of them if these are drawings, "
-        "on about a fifth and more if they are photographs, by how alike they are there and not by exact pixels.",
+        "A patch of up to an eighth of the image across is found where it lies at one place of a class's images: on "
+        "nearly all of them if these are drawings, on about a fifth and more if they are photographs (of two classes "
+        "twice as many, and on drawings not), by how alike they are there and not by exact pixels.",
         "Whether a network follows a pattern is tried on suspected images, of which the pattern of their own class was "
         "taken. Where content tells classes as well, networks need no noise, and hardly follow it.",
     ],

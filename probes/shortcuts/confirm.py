@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,9 +19,11 @@ from audit.training.recipes import standard
 from audit.training.units import batch_size_for
 from probes.shortcuts.config import ShortcutsConfig
 from probes.shortcuts.filters import Gain, Mask, unfiltered
-from probes.shortcuts.templates import Template
+from probes.shortcuts.templates import Carriers, Template
 from probes.shortcuts.transfer import ASKED, Ask, Followed, follows_filters, follows_patterns
 
+LEAST_SHARE = 0.1
+"""Share of a class that is taken to carry its pattern at least, as an estimate may be far too small."""
 FEWEST = 30
 """Images of other classes that something is put on."""
 
@@ -98,15 +101,28 @@ def bare_images(
     return aimed(torch.cat(back) if back else pixels, own[taken], sorted(by_label))
 
 
-def other_images(judge: Judge, labels: IntArray, found: Sequence[Template]) -> tuple[Tensor, IntArray]:
+def scaled(found: Sequence[Template], carried: Sequence[Carriers]) -> list[Template]:
+    """Patterns as an image that carries one has it: a mean over the class has only so much as images carry it."""
+    share = {one.label: max(LEAST_SHARE, one.share) for one in carried}
+    return [
+        replace(template, pattern=(template.pattern / share.get(template.label, 1.0)).clip(-1, 1)) for template in found
+    ]
+
+
+def other_images(
+    judge: Judge, labels: IntArray, found: Sequence[Template], carried: Sequence[Carriers]
+) -> tuple[Tensor, IntArray]:
     """Images (n, c, h, w) of the suspected data that the judge was not trained on, and a class (n,) not their own.
 
-    The pattern of their own class, where it has one, is taken off them.
+    The pattern of their own class is taken off those that carry it. Patterns of another size are left.
     """
     places = np.arange(min(len(judge.positions), 4 * ASKED))
     pixels, own = judge.rest.take(places.tolist()).pixels.clone(), labels[judge.positions[places]]
-    for template in found:
-        pixels[torch.from_numpy(own == template.label)] -= torch.from_numpy(template.pattern)
+    patterns = {template.label: torch.from_numpy(template.pattern) for template in found}
+    for one in carried:
+        pattern = patterns.get(one.label)
+        if pattern is not None and pattern.shape == pixels.shape[1:]:
+            pixels[torch.from_numpy(np.isin(judge.positions[places], one.places))] -= pattern
     return aimed(pixels.clamp(0, 1), own, [template.label for template in found])
 
 
@@ -151,7 +167,7 @@ def followed(
 
 def _digest(found: Gain | Template) -> str:
     array = found.taps if isinstance(found, Gain) else found.pattern
-    return array.astype(np.float32).tobytes().hex()[:64]
+    return hashlib.sha256(array.astype(np.float32).tobytes()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

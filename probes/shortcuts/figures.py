@@ -10,6 +10,7 @@ import torch
 from audit.api import Bars, DataSplit, Evidence, ImageGrid, ImageTile, RunContext, Table
 from audit.toolkit.images import encode_png, enlarged
 from probes.shortcuts.outcome import Outcome
+from probes.shortcuts.templates import COMPARED
 
 MOST_CLASSES, MOST_LISTED = 40, 50
 SIDE = 96
@@ -54,7 +55,7 @@ def table(outcome: Outcome) -> Table:
             f"{peak.share:.1%}" if peak.side else None, f"{gap.texture[mine].mean():.0%}",
             f"{gap.content[mine].mean():.0%}", f"{(level[mine, 0] >= 1).mean():.0%}",
             round(template.fine * 255, 2) if template else None,
-            f"{template.stamp.share:.0%}" if template else None,
+            f"{template.stamp.here:.0%}" if template else None,
             f"{template.stamp.elsewhere:.0%}" if template else None,
             f"{gain.explained:.0%}" if gain is not None and gain.against != "all" else None,
             f"{other.p:.2g}" if other else None, f"{other.share:.0%}" if other and other.filtered else None,
@@ -65,9 +66,10 @@ def table(outcome: Outcome) -> Table:
         caption="Borders: where the fullest second peak lies, in logarithms of light, the chance of one as full if "
         "densities were smooth (adjusted for all classes, Holm), and the estimated share of images in it. Texture and "
         "content: how often a discriminant on either names the label. At the top: images that use the highest level, "
-        "as those do that were scaled to it. Fine pattern: in grey levels. Alike: share of images "
-        "that have the same sharp detail at one place, and at most elsewhere. Filter: how much of the difference "
-        "between marked and other images of the class, or trusted ones, a 3 x 3 filter explains. Against trusted: the "
+        "as those do that were scaled to it. Fine pattern: in grey levels. Alike: how far images "
+        "agree on sharp detail at one place (100% where all have the same), and at most elsewhere. Filter: how much of "
+        "the difference between marked and other images of the class, or trusted ones, a 3 x 3 filter explains. "
+        "Against trusted: the "
         "chance of spectra as different if trusted images could be exchanged for these (adjusted for all classes and "
         "bins), and the share of images beyond nearly all trusted ones, where a filter explains the difference.",
         alt=f"{len(rows)} classes with what their borders, textures, contents and patterns show.",
@@ -124,15 +126,16 @@ def pictures(outcome: Outcome, ctx: RunContext) -> Iterator[Evidence | ImageGrid
 
 def suspects(outcome: Outcome, split: DataSplit) -> Table | None:
     """Which images are marked, in the order in which they were examined; never their pictures."""
-    marked = [(gain.label, np.flatnonzero(gain.rows)) for gain in outcome.gains]
-    filtered = {label for label, places in marked if len(places)}
-    marked += [(one.label, one.places) for one in outcome.evidence.carried if one.label not in filtered]
-    marked = [(label, places) for label, places in marked if len(places)]
+    counts = np.bincount(outcome.evidence.labels)
+    marked = [(gain.label, np.flatnonzero(gain.rows), int(counts[gain.label])) for gain in outcome.gains]
+    filtered = {label for label, places, _ in marked if len(places)}
+    marked += [(one.label, one.places, one.n) for one in outcome.evidence.carried if one.label not in filtered]
+    marked = [one for one in marked if len(one[1])]
     if not marked:
         return None
     rows: list[tuple[str, str, int, float]] = []
-    for label, places in marked:
-        share = round(len(places) / int((outcome.evidence.labels == label).sum()), 3)
+    for label, places, n in marked:
+        share = round(len(places) / n, 3)
         some = places[: max(1, MOST_LISTED // len(marked))].tolist()
         rows += [
             (outcome.names[label], identity, row, share)
@@ -142,8 +145,8 @@ def suspects(outcome: Outcome, split: DataSplit) -> Table | None:
         id="suspects",
         title="Images that are marked",
         caption="Content hashes of some marked images of each class, their rows in the data as given, from 0, and the "
-        "share of its images that is marked. Of a pattern, those that are more like it than 19 in 20 images of other "
-        "classes are.",
+        f"share of its images that is marked. Of a pattern, those of the first {COMPARED} images that are more like it "
+        "than 19 in 20 images of other classes are.",
         alt=f"{len(rows)} content hashes.",
         columns=("class", "id", "row", "share of the class marked"),
         rows=tuple(rows),

@@ -20,6 +20,7 @@ from probes.shortcuts.confirm import (
     bare_images,
     followed,
     other_images,
+    scaled,
     trained_judge,
     trusted_gap,
 )
@@ -27,13 +28,11 @@ from probes.shortcuts.evidence import Evidence, evidence_of
 from probes.shortcuts.filters import Gain, Mask
 from probes.shortcuts.images import Seen, averaged, look, repeats_pixels
 from probes.shortcuts.reference import CLASSES, FEWEST_OF_CLASS, FEWEST_TRUSTED, Compared, compared
-from probes.shortcuts.templates import can_be_averaged, carriers
+from probes.shortcuts.templates import COMPARED, can_be_averaged, carriers
 from probes.shortcuts.transfer import SMALL_NETWORK, SUBJECT, Followed
 
 WHOLE = 0.6
 """Estimated share from which all images of a class are taken for poisoned."""
-COMPARED = 10_000
-"""First images that are compared one by one with patterns."""
 
 
 def trusted_traces(data: Data, ctx: RunContext) -> Seen | None:
@@ -96,7 +95,8 @@ def marked(evidence: Evidence, classes: int) -> dict[int, Mask]:
         peak.label: members(evidence.traces, labels, peak, classes) if peak.share < WHOLE else labels == peak.label
         for peak in evidence.peaked
     }
-    textured = [] if evidence.patterned else evidence.textured  # a pattern is texture as well
+    patterned = {template.label for template in evidence.patterned}  # a pattern is texture as well
+    textured = [label for label in evidence.textured if label not in patterned]
     return {label: labels == label for label in textured} | found
 
 
@@ -144,7 +144,15 @@ def _follows(
     if what is found:
         images, targets = bare_images(judge, labels, found, seen.split(clean) if clean is not None else None)
     else:
-        images, targets = other_images(judge, labels, evidence.patterned)
+        what = scaled(evidence.patterned, evidence.carried)
+        images, targets = other_images(judge, labels, what, evidence.carried)
+        if len(images) and images.shape[1:] != what[0].pattern.shape:
+            text = (
+                "Whether a network follows the patterns was not tried: images as stored are of another size than what "
+                "it is shown, so that trusted ones can be shown too. Bring all to one size."
+            )
+            ctx.diagnose("not_followed", text)
+            return {}
     said = {SMALL_NETWORK: followed(judge.ask, images, targets, what, SMALL_NETWORK, ctx)}
     if "logits" in subject.access and len(images) and tuple(images.shape[1:]) == tuple(subject.input_shape):
         said[SUBJECT] = followed(asks(subject), images, targets, what, SUBJECT, ctx)

@@ -14,6 +14,7 @@ from torch.nn.functional import avg_pool2d, max_pool2d, pad
 
 from audit.api import DataSplit, IntArray
 from audit.toolkit.statistics import lower_limit
+from probes.shortcuts.reference import FEWEST_OF_CLASS
 from probes.shortcuts.stamps import Stamp, stamp_of
 from probes.shortcuts.traces import SMALLEST
 
@@ -26,6 +27,10 @@ LEVEL, AROUND = 0.15, 5
 MOSTLY, FEWEST_FLAT = 0.2, 30
 """Share of a class's images in which a pixel is flat, for it to count; and how many such pixels make a pattern."""
 USUAL, AT_ONCE = 0.95, 512
+COMPARED = 10_000
+"""First images that are compared one by one with patterns."""
+MARGIN, MARGINS = 0.9, 0.05
+"""Share of all images that are flat at a place for it to be a margin, and the most margin that photographs have."""
 MOST = 3 * 10**7
 """Values of all classes' sums that are kept in memory."""
 
@@ -84,7 +89,8 @@ class Sums:
         self.flat = np.zeros((2, classes, 1, *shape[1:]), dtype=np.float32)
 
     def add(self, images: Tensor, labels: IntArray, second: npt.NDArray[np.bool_]) -> None:
-        """Images (n, c, h, w) in [0, 1] of labels and halves (n,)."""
+        """Images (n, c, h, w) in [0, 1] of labels and halves (n,); values that are not finite count as black."""
+        images = images.nan_to_num(0.0, 0.0, 0.0)
         fine = split_fine(images)[0].clamp(-CLIPPED, CLIPPED).numpy()
         flat = flat_places(images).numpy()
         np.add.at(self.count, (second.astype(np.int64), labels), 1)
@@ -108,25 +114,34 @@ class Sums:
         return found
 
     def templates(self) -> list[Template]:
-        """Of every class that has images in both halves."""
-        present = np.flatnonzero((self.count > 0).all(axis=0))
+        """Of every class that has enough images, some in either half."""
+        present = np.flatnonzero((self.count > 0).all(axis=0) & (self.count.sum(axis=0) >= FEWEST_OF_CLASS))
         if len(present) < 2:
             return []
         count = self.count[:, present][:, :, None, None, None]
-        fine, whole = (
-            (of - np.median(of, axis=1, keepdims=True)).astype(np.float32)
-            for of in (self.fine[:, present] / count, self.whole[:, present] / count)
-        )
+        means = [(of[:, present] / count).astype(np.float32) for of in (self.fine, self.whole)]
+        usual = [np.median(of, axis=1, keepdims=True).astype(np.float32) for of in means]
+        fine, whole = (of - middle for of, middle in zip(means, usual, strict=True))
+        stamps = [
+            stamp_of(means[0][:, place], usual[0][:, 0], CLIPPED, photographs=self.photographs)
+            for place in range(len(present))
+        ]
         inner = (..., slice(BORDER, -BORDER), slice(BORDER, -BORDER)) if fine.shape[-1] > 3 * BORDER else (...,)
         coarse = split_fine(torch.from_numpy(whole.reshape(-1, *whole.shape[2:])))[1].numpy().reshape(whole.shape)
         level = _of_flat(self.level[:, present], self.flat[:, present], count)[inner]
         return [
             _template(
                 int(label), fine[:, place], fine[:, place][inner], coarse[:, place][inner], level[:, place],
-                whole[:, place].mean(axis=0),
+                whole[:, place].mean(axis=0), stamps[place],
             )
             for place, label in enumerate(present)
         ]  # fmt: skip
+
+    @property
+    def photographs(self) -> bool:
+        """Whether hardly any place is flat in nearly all images, as the margins of drawings are."""
+        flat = self.flat.sum(axis=(0, 1)) / max(1, int(self.count.sum()))
+        return bool((flat > MARGIN).mean() <= MARGINS)
 
 
 def _of_flat(
@@ -154,12 +169,12 @@ def _template(
     coarse: npt.NDArray[np.float32],
     level: npt.NDArray[np.float32],
     whole: npt.NDArray[np.float32],
+    stamp: Stamp,
 ) -> Template:
     strength, agreement = _in_common(fine[0], fine[1])
     large, _ = _in_common(coarse[0], coarse[1])
     known = np.isfinite(level).all(axis=0)
     flat, flat_agreement = _in_common(level[0][known], level[1][known]) if known.sum() >= FEWEST_FLAT else (0.0, 0.0)
-    stamp = stamp_of(halves, CLIPPED)
     pattern, kept = (whole * stamp.mask, halves * stamp.mask) if stamp.isolated else (halves.mean(axis=0), halves)
     return Template(label, strength, strength / max(large, 1e-6), agreement, flat, flat_agreement, stamp, pattern, kept)
 
@@ -212,7 +227,8 @@ def carriers(
         mine = labels == template.label
         limit = np.quantile(score[~mine, place], USUAL)
         like = np.flatnonzero(mine & (score[:, place] > limit))
-        counted.append(Carriers(template.label, like, int(mine.sum())))
+        if mine.any():
+            counted.append(Carriers(template.label, like, int(mine.sum())))
     return counted
 
 

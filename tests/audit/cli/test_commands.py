@@ -84,7 +84,7 @@ def test_a_run_that_measured_nothing_is_no_success(audit, tmp_path):
     assert ended.code == 3
     assert "--data train=SPEC" in ended.out
     last = ended.out.splitlines()[-1]
-    assert last.startswith("NOT RUN: what is said above is missing for label-noise, shortcuts. Report: ")
+    assert last.startswith("NOT RUN: nothing was measured; why stands above for label-noise, shortcuts. Report: ")
 
 
 @pytest.mark.parametrize(("document", "name"), [("report", "audit.json"), ("run", "results.json")])

@@ -124,6 +124,8 @@ def test_identical_images_under_other_labels_are_counted_exactly(audited):
     (same,) = result.measured("contradictions")
     assert same.value == 40 / 340
     assert same.claim.value == "lower_bound"
+    (rate,) = result.measured("rate")
+    assert (rate.claim.value, rate.value) == ("lower_bound", 40 / 340)
     assert "40 labels are certainly wrong, at least 11.8%" in result.said["detected"]
     table = result.figures["contradictions"]
     assert len(table.rows) == 12
@@ -142,7 +144,8 @@ def test_what_is_certain_needs_no_networks(audited, copies):
     assert result.status == "measured"
     assert "10 labels are certainly wrong" in result.said["detected"]
     assert "How many others are wrong is not known: Expected 60 different images" in result.said["detected"]
-    assert not result.measured("rate")
+    (rate,) = result.measured("rate")
+    assert (rate.claim.value, rate.value) == ("lower_bound", 10 / (20 * copies))
     assert result.measured("contradictions")[0].value == 10 / (20 * copies)
 
 
