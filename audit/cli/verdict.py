@@ -54,8 +54,11 @@ def conclude(run_dir: Path, policy: tuple[Policy, str] | None, formats: tuple[st
     states = {result.probe: result.status.value for result in report.record.results}
     failed = [name for name, status in states.items() if status == "failed"]
     if gate is None and states and set(states.values()) <= {"skipped", "inconclusive"}:
-        word = "NOT RUN" if set(states.values()) == {"skipped"} else "INCONCLUSIVE"
-        console.show(f"{word}: nothing was measured; why stands above for {', '.join(states)}. Report: {written[-1]}")
+        skipped = set(states.values()) == {"skipped"}
+        what = (
+            "NOT RUN: nothing was measured" if skipped else "INCONCLUSIVE: nothing was measured that can be relied on"
+        )
+        console.show(f"{what}; why stands above for {', '.join(states)}. Report: {written[-1]}")
         return 3
     if gate is None:
         verdict = f"ERROR: {', '.join(failed)} failed; see above." if failed else "NOT JUDGED: no policy was given."

@@ -145,7 +145,7 @@ def test_a_tiny_budget_is_inconclusive_and_never_a_weaker_number(audit, tmp_path
     ended = audit(*words)
 
     record = json.loads((tmp_path / "run/results.json").read_text())
-    assert ended.code == 0
+    assert ended.code == 3
     assert record["results"][0]["status"] == "inconclusive"
     assert record["results"][0]["reason"]["code"] == "budget"
     assert record["results"][0]["measurements"] == []
@@ -189,7 +189,8 @@ def test_a_checkpoint_alone_is_examined_where_a_probe_needs_no_data(audit, tmp_p
         *(word for setting in QUICK for word in ("--set", setting)),
     )  # fmt: skip
 
-    assert ended.code == 0, ended.err
+    assert ended.code == 3, ended.err
+    assert ended.out.splitlines()[-1].startswith("INCONCLUSIVE: nothing was measured that can be relied on")
     results = json.loads((tmp_path / "run/results.json").read_text())["results"]
     by_probe = {result["probe"]: result for result in results}
     assert by_probe["backdoor-model"]["reason"]["code"] == "control_failed"  # ten steps find no corner
