@@ -64,6 +64,18 @@ def test_noise_of_each_class_is_a_pattern_and_no_filter(audited):
     assert all(split.ids[row] == identity for _, identity, row, _ in suspects)
 
 
+def test_patches_on_some_images_are_named_and_followed(audited):
+    """What is put on images is the patch as its carriers have it, and not the mean over the class."""
+    images, labels = photographs(n=1200, seed=2)
+    result = audited(planted(images, labels, "class-patch", key=1, fraction=0.5).split)
+    said = result.said["detected"]
+    assert "4 classes (0, 1, 2, 3) have a patch of their own at one place, on about 5" in said
+    (fraction,) = result.measured("poisoned_fraction")
+    assert 0.35 < fraction.value <= 0.5
+    (followed,) = result.measured("followed", who="a small network")
+    assert followed.interval.low > 0.2
+
+
 def test_trusted_images_show_that_nothing_else_was_learnt(audited):
     images, labels = photographs(seed=3)
     trusted = split_of(*photographs(n=200, seed=3), role="clean")
