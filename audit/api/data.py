@@ -119,7 +119,7 @@ class DataSplit:
 
     def sample_ids(self, positions: Sequence[int]) -> list[str]:
         """Content hashes of the samples at these positions."""
-        return [self.ids[int(self.order[position])] for position in positions]
+        return [self.ids[row] for row in self.rows(positions)]
 
     def rows(self, positions: Sequence[int]) -> list[int]:
         """Where the samples at these positions lie in the data as given, from 0, in file order."""

@@ -51,21 +51,23 @@ def conclude(run_dir: Path, policy: tuple[Policy, str] | None, formats: tuple[st
         report = judged(report, policy[0], gate)
     written = write_report(report, run_dir, formats)
     console.show(summary(report) + "\n")
+    sentence, code = unjudged(report) if gate is None else (gate.sentence, gate.exit_code)
+    console.show(f"{sentence} Report: {written[-1]}")
+    return code
+
+
+def unjudged(report: Report) -> tuple[str, int]:
+    """What is said of a run without a policy, and the exit code."""
     states = {result.probe: result.status.value for result in report.record.results}
     failed = [name for name, status in states.items() if status == "failed"]
-    if gate is None and states and set(states.values()) <= {"skipped", "inconclusive"}:
-        skipped = set(states.values()) == {"skipped"}
-        what = (
-            "NOT RUN: nothing was measured" if skipped else "INCONCLUSIVE: nothing was measured that can be relied on"
-        )
-        console.show(f"{what}; why stands above for {', '.join(states)}. Report: {written[-1]}")
-        return 3
-    if gate is None:
-        verdict = f"ERROR: {', '.join(failed)} failed; see above." if failed else "NOT JUDGED: no policy was given."
-        console.show(f"{verdict} Report: {written[-1]}")
-        return 2 if failed else 0
-    console.show(f"{gate.sentence} Report: {written[-1]}")
-    return gate.exit_code
+    if failed:
+        return f"ERROR: {', '.join(failed)} failed; see above.", 2
+    if not states or "measured" in states.values():
+        return "NOT JUDGED: no policy was given.", 0
+    said = f"why stands above for {', '.join(states)}."
+    if set(states.values()) == {"skipped"}:
+        return f"NOT RUN: nothing was measured; {said}", 3
+    return f"INCONCLUSIVE: nothing was measured that can be relied on; {said}", 3
 
 
 def summary(report: Report) -> str:

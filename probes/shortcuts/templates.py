@@ -122,8 +122,9 @@ class Sums:
         means = [(of[:, present] / count).astype(np.float32) for of in (self.fine, self.whole)]
         usual = [np.median(of, axis=1, keepdims=True).astype(np.float32) for of in means]
         fine, whole = (of - middle for of, middle in zip(means, usual, strict=True))
+        photographs = self.photographs
         stamps = [
-            stamp_of(means[0][:, place], usual[0][:, 0], CLIPPED, photographs=self.photographs)
+            stamp_of(means[0][:, place], usual[0][:, 0], CLIPPED, photographs=photographs)
             for place in range(len(present))
         ]
         inner = (..., slice(BORDER, -BORDER), slice(BORDER, -BORDER)) if fine.shape[-1] > 3 * BORDER else (...,)
