@@ -21,8 +21,8 @@ ACROSS, NEAR, PART = 3, 4, 8
 part of the image's side, whichever is more."""
 NEARLY_ALL, CLEAR = 0.75, 0.35
 """Agreement of a class's images at the place, and by how much it exceeds that elsewhere. Chosen on digits (seeds 500
-to 503): patches on all images of a class gave 0.85 and more, 0.49 more than elsewhere, clean ones at most 0.42 and 0.12;
-and on MNIST's test images: the middle of its ones 0.59, 0.25 more, or 0.44 more in a margin of 18 pixels."""
+to 503): patches on all images of a class gave 0.85 and more, 0.49 more than elsewhere, clean ones at most 0.42, 0.12
+more; and on MNIST's test images: the middle of its ones 0.59, 0.25 more, or 0.44 more in a margin of 18 pixels."""
 FAINT, TIMES = 0.2, 4.0
 """Or that agreement, and how many times that elsewhere, as of patches on some photographs. Classes of CIFAR-10 and Tiny
 ImageNet had at most 0.1 and 1.5 times. Drawings may have more, as their margins agree on nothing."""
